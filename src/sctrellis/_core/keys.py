@@ -1,0 +1,52 @@
+"""Names of slots: from one ``key_added`` to all of a method's slots."""
+
+from dataclasses import dataclass
+
+REGULATORS = "is_regulator"
+"""Column of ``.var``: genes that may regulate."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Slots of one result, all named from one base.
+
+    Parameters
+    ----------
+    base
+        ``key_added``, or the method's name.
+    """
+
+    base: str
+
+    @classmethod
+    def for_method(cls, method: str, key_added: str | None) -> "Keys":
+        """Slots of ``method``, or of ``key_added`` where the user gave one."""
+        from sctrellis._core import checks
+
+        if key_added is not None:
+            checks.slot_name("key_added", key_added)
+        return cls(key_added or method)
+
+    @property
+    def network(self) -> str:
+        """``.varp``: edge scores."""
+        return self.base
+
+    @property
+    def std(self) -> str:
+        """``.varp``: spread of the scores over runs."""
+        return f"{self.base}_std"
+
+    @property
+    def record(self) -> str:
+        """``.uns``: the record of the run."""
+        return self.base
+
+    @property
+    def fold(self) -> str:
+        """``.varp``: fold of each pair of the universe."""
+        return f"{self.base}_fold"
+
+    def stage(self, name: str) -> str:
+        """``.varp``: the network after one stage of a fit."""
+        return f"{self.base}_{name}"

@@ -1,0 +1,61 @@
+"""Settings of the whole package: what a user sets once a session."""
+
+import logging
+import os
+from pathlib import Path
+
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
+
+
+class Settings:
+    """Session-wide settings, reached as ``sctrellis.settings``.
+
+    Attributes
+    ----------
+    verbosity
+        ``"error"``, ``"warning"``, ``"info"`` or ``"debug"``. Setting it attaches one handler to the logger
+        ``"sctrellis"``; until then the package only logs through whatever handlers the application has.
+    progress
+        Progress bars: ``True``, ``False``, or ``None`` to show them on a terminal or in a notebook only.
+    device
+        Device that ``device="auto"`` stands for: ``"auto"`` takes CUDA when present, else the CPU.
+    n_jobs
+        Workers of independent fits where a function is called with ``n_jobs=None``.
+    max_dense_gb
+        Largest dense copy (GB) of a matrix that a function may make; above it, it raises and says the size.
+    dataset_dir
+        Folder of :mod:`sctrellis.datasets`; the environment variable ``SCTRELLIS_DATA`` sets the default.
+    """
+
+    def __init__(self) -> None:
+        self._verbosity = "warning"
+        self.progress: bool | None = None
+        self.device = "auto"
+        self.n_jobs = 1
+        self.max_dense_gb = 8.0
+        self.dataset_dir = Path(os.environ.get("SCTRELLIS_DATA", Path.home() / ".cache" / "sctrellis"))
+
+    @property
+    def verbosity(self) -> str:
+        """Level of the messages shown."""
+        return self._verbosity
+
+    @verbosity.setter
+    def verbosity(self, level: str) -> None:
+        if level not in _LEVELS:
+            msg = f"Expected `verbosity` to be one of {sorted(_LEVELS)}, found {level!r}."
+            raise ValueError(msg)
+        logger = logging.getLogger("sctrellis")
+        if not any(getattr(handler, "_sctrellis", False) for handler in logger.handlers):
+            handler = logging.StreamHandler()
+            handler._sctrellis = True  # type: ignore[attr-defined]
+            logger.addHandler(handler)
+        logger.setLevel(_LEVELS[level])
+        self._verbosity = level
+
+    def __repr__(self) -> str:
+        shown = ("verbosity", "progress", "device", "n_jobs", "max_dense_gb", "dataset_dir")
+        return "Settings(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in shown) + ")"
+
+
+settings = Settings()

@@ -1,0 +1,3 @@
+"""Simulators with known truth, and readers of published data."""
+
+__all__: list[str] = []

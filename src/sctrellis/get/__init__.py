@@ -1,0 +1,3 @@
+"""Slots out as tables."""
+
+__all__: list[str] = []

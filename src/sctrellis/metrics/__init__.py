@@ -1,0 +1,3 @@
+"""Numbers in, numbers out: arrays, no AnnData."""
+
+__all__: list[str] = []

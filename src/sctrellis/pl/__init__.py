@@ -1,0 +1,3 @@
+"""Draw what is stored."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""AnnData and MuData in and out; nothing is trained here."""
+
+__all__: list[str] = []

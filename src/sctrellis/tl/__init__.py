@@ -1,0 +1,3 @@
+"""Fit and judge: check, read, call, write, log."""
+
+__all__: list[str] = []

@@ -1,3 +1,5 @@
 """Torch models on arrays: configurations, modules and fit functions."""
 
-__all__: list[str] = []
+from sctrellis.models._ridge import RidgeNetwork, ridge_network
+
+__all__ = ["RidgeNetwork", "ridge_network"]

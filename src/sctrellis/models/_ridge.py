@@ -1,0 +1,257 @@
+"""Node-wise ridge regression of every gene on all others, in closed form."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+MAX_SYSTEM = 5_000
+"""Largest cells x cells or genes x genes system that is solved; beyond it cells are subsampled."""
+_CV_CELLS = 1_000
+_FLOAT64_UP_TO = 2_000
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """Standardised expression, read block by block; a constant gene is 0 everywhere.
+
+    Parameters
+    ----------
+    rows
+        Source of cells: any object with ``shape``, ``summary`` and ``take``, such as ``_core.rows.Rows``.
+    clip
+        Largest absolute value after standardisation.
+    """
+
+    rows: Any
+    clip: float = 10.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.rows.shape
+
+    def take(self, index: np.ndarray | slice) -> np.ndarray:
+        """Return standardised cells, float32, shape (n, n_genes)."""
+        summary = self.rows.summary
+        scale = np.divide(1.0, summary.std, out=np.zeros_like(summary.std), where=summary.std > 0)
+        block = self.rows.take(index)
+        block = (block - summary.mean.astype(np.float32)) * scale.astype(np.float32)
+        return np.clip(block, -self.clip, self.clip, out=block)
+
+
+@dataclass(frozen=True)
+class RidgeNetwork:
+    """Result of :func:`ridge_network`.
+
+    Attributes
+    ----------
+    weights : (n_regulators, n_genes), float32
+        Coefficient of each regulator for each gene; 0 for itself and for constant genes.
+    precision : (n_regulators, n_genes), float64
+        Regulators' rows of the regularised precision ``P``.
+    precision_diagonal : (n_genes,), float64
+        Diagonal of ``P``.
+    rho
+        Ridge strength used.
+    cv
+        ``rho`` and ``error``: cross-validated mean squared error at each strength tried; empty where ``rho`` was given.
+    """
+
+    weights: np.ndarray
+    precision: np.ndarray
+    precision_diagonal: np.ndarray
+    rho: float
+    cv: dict[str, np.ndarray]
+
+
+class _System:
+    """The smaller of the two equivalent systems: genes x genes (primal) or cells x cells (dual).
+
+    With ``Z`` the standardised cells (n x G), ``C = (n rho I + Z'Z)^-1`` and ``M = (n rho I + ZZ')^-1``, everything that
+    is needed follows from either: ``P = n C = (I - Z'M Z) / rho`` and ``M Z = Z C``.
+    """
+
+    def __init__(self, data: Standardised, cells: np.ndarray | None, device: torch.device) -> None:
+        n_obs, n_vars = data.shape
+        self.device = device
+        self.cells = np.arange(n_obs) if cells is None else cells
+        self.n = len(self.cells)
+        self.data = data
+        self.dual = n_vars > self.n
+        size = min(self.n, n_vars)
+        self.dtype = torch.float64
+        self.cv_dtype = torch.float64 if size <= _FLOAT64_UP_TO else torch.float32
+        if self.dual:
+            self.z = torch.from_numpy(data.take(self.cells)).to(device)
+            gram = torch.zeros(self.n, self.n, dtype=self.dtype, device=device)
+            for start in range(0, n_vars, 2048):
+                part = self.z[:, start : start + 2048].to(self.dtype)
+                gram += part @ part.T
+        else:
+            gram = torch.zeros(n_vars, n_vars, dtype=self.dtype, device=device)
+            for start in range(0, self.n, 512):
+                part = self.block(slice(start, start + 512)).to(self.dtype)
+                gram.addmm_(part.T, part)
+        self.gram = gram
+
+    def block(self, index: slice | np.ndarray) -> torch.Tensor:
+        """Standardised cells, float32, shape (n, G)."""
+        if self.dual:
+            return self.z[index]
+        return torch.from_numpy(self.data.take(self.cells[index])).to(self.device)
+
+    def largest_eigenvalue(self) -> float:
+        """Largest eigenvalue of ``S = Z'Z / n``, by power iterations."""
+        vector = torch.ones(len(self.gram), 1, dtype=self.dtype, device=self.device)
+        for _ in range(30):
+            vector = self.gram @ vector
+            vector /= vector.norm()
+        return float((vector.T @ self.gram @ vector) / self.n)
+
+    def inverse(self, rho: float, dtype: torch.dtype) -> torch.Tensor:
+        """``C`` or ``M``, whichever is smaller."""
+        system = self.gram.to(dtype, copy=True)
+        system.diagonal().add_(self.n * rho)
+        return torch.cholesky_inverse(torch.linalg.cholesky(system))
+
+    def held_out_error(self, rho: float, folds: list[np.ndarray], varying: torch.Tensor) -> float:
+        """Exact cross-validated squared error of every gene regressed on all others, averaged.
+
+        With ``v = M z_k`` and ``q = z_k' v``, leaving out gene k as a predictor is a rank-one change of ``M``, and leaving
+        out the cells ``F`` a block inverse; both together give the held-out residual
+        ``w / (1 - q + v_F' w)`` with ``w = (M_FF)^-1 v_F``.
+        """
+        # Each fit sees fewer cells, and its strength is relative to those.
+        rho = rho * (1 - len(folds[0]) / self.n)
+        inverse = self.inverse(rho, self.cv_dtype)
+        if not self.dual:
+            q = 1 - self.n * rho * inverse.diagonal()
+        else:
+            z = self.z.to(self.cv_dtype)
+            q = torch.cat([(part * (inverse @ part)).sum(0) for part in z.split(2048, dim=1)])
+        total = 0.0
+        for fold in folds:
+            if self.dual:
+                v, block = inverse[fold] @ z, inverse[fold][:, fold]
+            else:
+                z = self.block(fold).to(self.cv_dtype)
+                v = z @ inverse
+                block = (torch.eye(len(fold), dtype=self.cv_dtype, device=self.device) - v @ z.T) / (self.n * rho)
+            w = torch.cholesky_solve(v, torch.linalg.cholesky(block))
+            residual = w / (1 - q + (v * w).sum(0))
+            total += float((residual[:, varying] ** 2).mean())
+        return total / len(folds)
+
+    def precision(self, rho: float, regulators: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Regulators' rows of ``P``, shape (p, G), and its diagonal."""
+        inverse = self.inverse(rho, self.dtype)
+        if not self.dual:
+            return self.n * inverse[regulators], self.n * inverse.diagonal()
+        n_vars = self.z.shape[1]
+        z_regulators = self.z[:, regulators].to(self.dtype)
+        left = z_regulators.T @ inverse
+        rows = torch.empty(len(regulators), n_vars, dtype=self.dtype, device=self.device)
+        diagonal = torch.empty(n_vars, dtype=self.dtype, device=self.device)
+        for start in range(0, n_vars, 2048):
+            part = self.z[:, start : start + 2048].to(self.dtype)
+            rows[:, start : start + 2048] = -(left @ part) / rho
+            diagonal[start : start + 2048] = (1 - (part * (inverse @ part)).sum(0)) / rho
+        rows[torch.arange(len(regulators)), regulators] = diagonal[regulators]
+        return rows, diagonal
+
+
+def _choose(error: Callable[[float], float], start: float, tolerance: float) -> tuple[float, dict[str, np.ndarray]]:
+    """Walk a grid of factor 2 from ``start`` to both sides until the largest strength within tolerance is certain."""
+    tried: dict[int, float] = {}
+
+    def at(step: int) -> float:
+        if step not in tried:
+            tried[step] = error(start * 2.0**step)
+        return tried[step]
+
+    step = 0
+    while at(step - 1) < at(step) and step > -12:
+        step -= 1
+    while at(step + 1) < at(step) and step < 12:
+        step += 1
+    bound = (1 + tolerance) * at(step)
+    while at(step + 1) <= bound and step < 16:
+        step += 1
+    order = sorted(tried)
+    cv = {"rho": np.array([start * 2.0**s for s in order]), "error": np.array([tried[s] for s in order])}
+    return start * 2.0**step, cv
+
+
+def ridge_network(
+    rows: Any,
+    regulators: np.ndarray,
+    *,
+    rho: float | None = None,
+    tolerance: float = 0.05,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> RidgeNetwork:
+    """Regress every gene on all other genes with a ridge penalty, in closed form.
+
+    Parameters
+    ----------
+    rows
+        Cells x genes source with ``shape``, ``summary`` and ``take``, such as ``_core.rows.Rows``; standardised inside.
+    regulators : (n_genes,), bool
+        Genes whose coefficients are returned. All genes are predictors.
+    rho
+        Ridge strength on the scale of the correlation matrix. None takes the largest one whose cross-validated error is
+        within ``tolerance`` of the smallest, on a grid of factor 2.
+    tolerance
+        How much worse than the smallest cross-validated error the chosen strength may be, as a fraction.
+    device
+        Torch device of the linear algebra.
+    seed
+        Seed of the cross-validation folds, and of the cells drawn where there are more than the solver takes.
+
+    Returns
+    -------
+    RidgeNetwork
+        Coefficients, the precision they come from, and the choice of strength.
+
+    Notes
+    -----
+    With ``S = Z'Z/n`` and ``P = (S + rho I)^-1`` the coefficient of gene i for gene k is ``-P_ik / P_kk``. The smaller of
+    the genes x genes and the cells x cells system is solved; where both pass 5,000 the cells are subsampled to 5,000.
+    Cost: O(m^3 + m n G) for a system of size m, and as much again for every strength tried: the five-fold
+    cross-validation is exact, for every gene at once, from one inverse. It holds out at most 1,000 cells a fold.
+
+    Examples
+    --------
+    >>> import numpy as np, sctrellis as tr
+    >>> from sctrellis._core.rows import Rows
+    >>> x = np.random.default_rng(0).normal(size=(50, 4))
+    >>> x[:, 1] += x[:, 0]
+    >>> fit = tr.models.ridge_network(Rows(x), np.array([True, False, False, False]))
+    >>> int(np.abs(fit.weights[0]).argmax())
+    1
+    """
+    device = torch.device(device)
+    data = Standardised(rows)
+    n_obs, n_vars = data.shape
+    rng = np.random.default_rng(seed)
+    cells = None
+    if n_obs > MAX_SYSTEM and n_vars > MAX_SYSTEM:
+        cells = np.sort(rng.choice(n_obs, MAX_SYSTEM, replace=False))
+    system = _System(data, cells, device)
+    varying = torch.from_numpy(rows.summary.std > 0).to(device)
+    cv: dict[str, np.ndarray] = {"rho": np.zeros(0), "error": np.zeros(0)}
+    if rho is None:
+        order, size = rng.permutation(system.n), min(-(-system.n // 5), _CV_CELLS)
+        folds = [np.sort(order[i * size : (i + 1) * size]) for i in range(min(5, 2 * _CV_CELLS // size))]
+        folds = [fold for fold in folds if len(fold)]
+        start = 0.1 * system.largest_eigenvalue()
+        rho, cv = _choose(lambda r: system.held_out_error(r, folds, varying), start, tolerance)
+    index = torch.from_numpy(np.flatnonzero(regulators)).to(device)
+    precision, diagonal = system.precision(rho, index)
+    weights = -precision / diagonal
+    weights[torch.arange(len(index)), index] = 0
+    return RidgeNetwork(weights.float().cpu().numpy(), precision.cpu().numpy(), diagonal.cpu().numpy(), float(rho), cv)

@@ -23,7 +23,7 @@ def warn(message: str) -> None:
 
     # The first frame outside the package is where the user called us.
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and "sctrellis" in frame.f_globals.get("__name__", "").split(".")[0]:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "sctrellis":
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
 
@@ -49,11 +49,14 @@ def number(
     open_high: bool = False,
 ) -> float:
     """Return ``value`` as a finite float in the interval from ``low`` to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         msg = f"Expected `{name}` to be a number, found {value!r}."
         raise TypeError(msg)
+    if not np.isfinite(value):
+        msg = f"Expected `{name}` to be a finite number, found {value}."
+        raise ValueError(msg)
     inside = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
-    if not inside:  # also catches NaN
+    if not inside:
         interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
         msg = f"Expected `{name}` to lie in {interval}, found {value}."
         raise ValueError(msg)
@@ -222,6 +225,8 @@ def _style(names: Sequence[str]) -> str:
 
 def no_match(argument: str, names: Sequence[str], var_names: Sequence[str]) -> ValueError:
     """Return the error for gene names of which none is in ``adata.var_names``."""
+    if not len(names):
+        return ValueError(f"`{argument}` is empty. Pass names as in `adata.var_names`, such as {some(var_names)}.")
     hint = "Do both use the same identifiers?"
     lowered = {str(v).lower() for v in var_names}
     n_case = sum(str(n).lower() in lowered for n in names)
@@ -248,3 +253,20 @@ def existing_file(name: str, path: str | Path) -> Path:
         msg = f"`{name}`: {what} at '{path}'. The working directory is '{Path.cwd()}'."
         raise FileNotFoundError(msg)
     return path
+
+
+def gene_positions(argument: str, names: str | Sequence[str], var_names: Any) -> np.ndarray:
+    """Return the positions of genes that must all exist, in the order given, each once."""
+    listed = [names] if isinstance(names, str) else [str(name) for name in names]
+    if not listed:
+        msg = f"Expected `{argument}` to name at least one gene, found none. Leave it out to take all."
+        raise ValueError(msg)
+    positions = var_names.get_indexer(listed)
+    missing = list(dict.fromkeys(name for name, at in zip(listed, positions, strict=True) if at < 0))
+    if missing:
+        exact = {str(v).lower(): str(v) for v in var_names}
+        near = [exact[name.lower()] for name in missing if name.lower() in exact]
+        hint = f"Did you mean {some(near)}?" if near else f"First var_names: {some(var_names)}{_style(list(var_names))}."
+        msg = f"{len(missing)} of {len(listed)} `{argument}` are not in `adata.var_names` ({some(missing)}). {hint}"
+        raise ValueError(msg)
+    return np.unique(positions, return_index=True)[0] if len(set(listed)) == len(listed) else np.unique(positions)

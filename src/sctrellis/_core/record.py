@@ -130,18 +130,20 @@ def _plain(value: Any) -> Any:
         return value.item()
     if hasattr(value, "dtype") and not sparse.issparse(value):
         array = np.asarray(value)
-        return [str(v) for v in array.tolist()] if array.dtype.kind in "OUST" else array
+        return array.astype(str).tolist() if array.dtype.kind in "OUST" else array
     return value
 
 
 def to_storable(value: Any, path: str) -> Any:
     """Return ``value`` in types that survive h5ad and zarr unchanged; raises TypeError naming the path otherwise."""
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _text(value, path)
     if isinstance(value, Enum):
         return to_storable(value.value, path)
-    if isinstance(value, np.generic):
-        return to_storable(value.item(), path)
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+        return value.item()
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             msg = f"{path}: {value} does not fit 64 bits."
@@ -149,24 +151,31 @@ def to_storable(value: Any, path: str) -> Any:
         return value
     if isinstance(value, float):
         return value
-    if isinstance(value, Path | np.dtype):
+    if isinstance(value, Path | np.dtype) or (type(value).__module__, type(value).__name__) == ("torch", "device"):
         return str(value)
     if isinstance(value, Mapping):
         for key in value:
-            if not isinstance(key, str) or "/" in key or not key:
-                msg = f"{path}: key {key!r} must be a non-empty str without '/'."
+            # A leading dot is a folder of its own to h5ad ('.', '..') or zarr ('.zattrs').
+            if not isinstance(key, str) or "/" in key or not key or key.startswith("."):
+                msg = f"{path}: key {key!r} must be a non-empty str without '/', and not start with '.'."
                 raise TypeError(msg)
+            _text(key, f"{path}: key {key!r}")
         return {key: to_storable(item, f"{path}[{key!r}]") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return _array(value, path)
     if isinstance(value, np.ndarray):
-        if value.dtype.kind in "biuf":
-            return value
+        if np.ma.isMaskedArray(value):
+            msg = f"{path}: a masked array loses its mask. Fill it first, as in `array.filled(np.nan)`."
+            raise TypeError(msg)
+        if _numeric(value.dtype):
+            return np.asarray(value)
         if value.dtype.kind in "UO" and all(isinstance(v, str) for v in value.ravel()):
+            for text in value.ravel():
+                _text(text, path)
             return value.astype(object)
         msg = f"{path}: arrays of dtype {value.dtype} cannot be stored."
         raise TypeError(msg)
-    if sparse.issparse(value) and value.format in ("csr", "csc"):
+    if sparse.issparse(value) and value.format in ("csr", "csc") and _numeric(value.dtype):
         return value
     if isinstance(value, pd.DataFrame):
         return _frame(value, path)
@@ -174,13 +183,30 @@ def to_storable(value: Any, path: str) -> Any:
     raise TypeError(msg)
 
 
+def _numeric(dtype: Any) -> bool:
+    # zarr has no floats above 64 bits.
+    return dtype.kind in "biuf" and dtype.itemsize <= 8
+
+
+def _text(value: str, path: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        msg = f"{path}: {value!r} is not valid text ({error.reason})."
+        raise TypeError(msg) from None
+    if "\0" in value:
+        msg = f"{path}: {value!r} has a null character, which h5ad cannot store."
+        raise TypeError(msg)
+    return str(value)
+
+
 def _array(value: Sequence[Any], path: str) -> np.ndarray:
     if len(value) == 0:
         return np.zeros(0)
     if all(isinstance(v, str) for v in value):
-        return np.array(value, dtype=object)
+        return to_storable(np.array(value, dtype=object), path)
     if all(isinstance(v, bool | int | float | np.number | np.bool_) for v in value):
-        return np.array(value)
+        return to_storable(np.array(value), path)  # integers above 64 bits make an object array
     msg = (
         f"{path}: a list must hold only numbers or only strings, found {checks.some(type(v).__name__ for v in value)}."
     )
@@ -189,21 +215,26 @@ def _array(value: Sequence[Any], path: str) -> np.ndarray:
 
 def _frame(frame: pd.DataFrame, path: str) -> pd.DataFrame:
     frame = frame.copy()
-    if not all(isinstance(c, str) and "/" not in c for c in frame.columns):
-        msg = f"{path}: column names must be str without '/'."
-        raise TypeError(msg)
     name = frame.index.name
+    names = list(frame.columns) + ([] if name is None else [name])
+    if not all(isinstance(c, str) and c and "/" not in c and c[0] != "." and c != "_index" for c in names):
+        msg = f"{path}: names of columns and of the index must be non-empty str without '/', and not '_index'."
+        raise TypeError(msg)
+    if len(set(names)) < len(names) or isinstance(frame.index, pd.MultiIndex):
+        msg = f"{path}: names of columns and of the index must differ, and the index have one level."
+        raise TypeError(msg)
     frame.index = frame.index.astype(str)
     frame.index.name = name
     for column in frame.columns:
-        kind = frame[column].dtype.kind if hasattr(frame[column].dtype, "kind") else "O"
-        if isinstance(frame[column].dtype, pd.CategoricalDtype):
-            continue
-        if kind == "O":
+        dtype = frame[column].dtype
+        if isinstance(dtype, pd.CategoricalDtype):
+            to_storable(dtype.categories.to_numpy(), f"{path}[{column!r}]")
+        elif getattr(dtype, "kind", "O") == "O":
             if not all(isinstance(v, str) for v in frame[column]):
                 msg = f"{path}[{column!r}]: a column must hold only numbers, Booleans or strings."
                 raise TypeError(msg)
-        elif kind not in "biuf":
-            msg = f"{path}[{column!r}]: dtype {frame[column].dtype} cannot be stored."
+            frame[column] = frame[column].astype(object)  # h5ad refuses pandas' own string dtype
+        elif not _numeric(dtype):
+            msg = f"{path}[{column!r}]: dtype {dtype} cannot be stored."
             raise TypeError(msg)
     return frame

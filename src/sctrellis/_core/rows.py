@@ -76,7 +76,8 @@ class Rows:
             block = block[:, self._columns]
         if sparse.issparse(block):
             block = block.toarray()
-        return np.asarray(block, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which `checks` reports
+            return np.asarray(block, dtype=np.float32)
 
     @cached_property
     def summary(self) -> Summary:

@@ -196,8 +196,13 @@ def write(
             msg = f"A network of shape {csr.shape} cannot be written for {adata.n_vars} genes."
             raise ValueError(msg)
         networks[key] = csr
+    for slot, values in (("var", var), ("varm", varm)):
+        for key, value in (values or {}).items():
+            if np.shape(value)[:1] not in ((), (adata.n_vars,)):
+                msg = f"`{slot}[{key!r}]` of shape {np.shape(value)} cannot be written for {adata.n_vars} genes."
+                raise ValueError(msg)
     if adata.is_view:
-        adata._init_as_actual(adata.copy())
+        adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
     for key, value in (var or {}).items():
         adata.var[key] = value
     for key, value in networks.items():

@@ -256,7 +256,7 @@ def existing_file(name: str, path: str | Path) -> Path:
 
 
 def gene_positions(argument: str, names: str | Sequence[str], var_names: Any) -> np.ndarray:
-    """Return the positions of genes that must all exist, in the order given, each once."""
+    """Return the positions of genes that must all exist, increasing and each once."""
     listed = [names] if isinstance(names, str) else [str(name) for name in names]
     if not listed:
         msg = f"Expected `{argument}` to name at least one gene, found none. Leave it out to take all."
@@ -266,7 +266,8 @@ def gene_positions(argument: str, names: str | Sequence[str], var_names: Any) ->
     if missing:
         exact = {str(v).lower(): str(v) for v in var_names}
         near = [exact[name.lower()] for name in missing if name.lower() in exact]
-        hint = f"Did you mean {some(near)}?" if near else f"First var_names: {some(var_names)}{_style(list(var_names))}."
+        hint = f"First var_names: {some(var_names)}{_style(list(var_names))}."
+        hint = f"Did you mean {some(near)}?" if near else hint
         msg = f"{len(missing)} of {len(listed)} `{argument}` are not in `adata.var_names` ({some(missing)}). {hint}"
         raise ValueError(msg)
-    return np.unique(positions, return_index=True)[0] if len(set(listed)) == len(listed) else np.unique(positions)
+    return np.unique(positions)

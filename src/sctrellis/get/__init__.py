@@ -1,3 +1,8 @@
 """Slots out as tables."""
 
-__all__: list[str] = []
+from sctrellis.get._decoupler_net import decoupler_net
+from sctrellis.get._edges import edges
+from sctrellis.get._graph import graph
+from sctrellis.get._record import record
+
+__all__ = ["decoupler_net", "edges", "graph", "record"]

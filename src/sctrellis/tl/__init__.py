@@ -1,3 +1,6 @@
 """Fit and judge: check, read, call, write, log."""
 
-__all__: list[str] = []
+from sctrellis.tl._baseline import baseline
+from sctrellis.tl._evaluate import evaluate
+
+__all__ = ["baseline", "evaluate"]

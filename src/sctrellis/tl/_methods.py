@@ -12,23 +12,34 @@ class Method:
     Parameters
     ----------
     name
-        Name of the method, its function in :mod:`sctrellis.tl` and its default slot.
+        Name of the method and its default slot.
     options
         Arguments that make a fit fast enough for a test.
     stochastic
         Whether another seed gives another result.
+    function_name
+        Name of its function in :mod:`sctrellis.tl`, where that is not ``name``.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     stochastic: bool = False
+    function_name: str | None = None
 
     @property
     def function(self) -> Callable[..., Any]:
         """The public function."""
         from sctrellis import tl
 
-        return getattr(tl, self.name)
+        return getattr(tl, self.function_name or self.name)
 
 
-METHODS: tuple[Method, ...] = ()
+METHODS: tuple[Method, ...] = (
+    Method(name="pearson", function_name="baseline", options={"method": "pearson"}),
+    Method(name="spearman", function_name="baseline", options={"method": "spearman"}),
+    Method(name="pearson_pc1", function_name="baseline", options={"method": "pearson_pc1"}),
+    Method(name="partial", function_name="baseline", options={"method": "partial"}),
+    Method(name="ridge", function_name="baseline", options={"method": "ridge"}),
+    Method(name="gbm", function_name="baseline", options={"method": "gbm"}, stochastic=True),
+    Method(name="random", function_name="baseline", options={"method": "random"}, stochastic=True),
+)

@@ -1,3 +1,9 @@
 """AnnData and MuData in and out; nothing is trained here."""
 
-__all__: list[str] = []
+from sctrellis.pp._embedding import gene_embedding
+from sctrellis.pp._network import network
+from sctrellis.pp._regulators import regulators
+from sctrellis.pp._split import split_edges
+from sctrellis.pp._text_embedding import text_embedding
+
+__all__ = ["gene_embedding", "network", "regulators", "split_edges", "text_embedding"]

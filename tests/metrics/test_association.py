@@ -45,7 +45,7 @@ def test_a_large_mean_costs_no_digits():
 @pytest.mark.parametrize("n_genes", [2, 3, 4, 40])
 def test_leading_component_is_the_first_eigenvector(n_genes):
     x = cells(80, n_genes, seed=n_genes)
-    value, vector = association.leading_component(lambda: blocks(x), standardiser(x), len(x))
+    value, vector = association.leading_component(lambda: map(standardiser(x), blocks(x)), x.shape[1])
     values, vectors = np.linalg.eigh(np.corrcoef(x, rowvar=False))
     assert value == pytest.approx(values[-1], rel=1e-5)
     assert abs(vector @ vectors[:, -1]) == pytest.approx(1, abs=1e-6)
@@ -55,7 +55,7 @@ def test_leading_component_of_opposed_genes():
     rng = np.random.default_rng(0)
     factor = rng.normal(size=(100, 1))
     x = factor * np.repeat([1.0, -1.0], 10) + 0.3 * rng.normal(size=(100, 20))  # orthogonal to the vector of ones
-    value, vector = association.leading_component(lambda: blocks(x), standardiser(x), len(x))
+    value, vector = association.leading_component(lambda: map(standardiser(x), blocks(x)), x.shape[1])
     assert value > 15
     np.testing.assert_array_equal(np.sign(vector) * np.sign(vector[0]), np.repeat([1.0, -1.0], 10))
 
@@ -64,7 +64,7 @@ def test_removed_component_is_the_correlation_of_the_residuals():
     x = cells(120, 15)
     regulators = np.array([0, 3, 14])
     correlation, _ = association.cross_correlation(blocks(x), standardiser(x), regulators)
-    value, vector = association.leading_component(lambda: blocks(x), standardiser(x), len(x))
+    value, vector = association.leading_component(lambda: map(standardiser(x), blocks(x)), x.shape[1])
     u, s, vt = np.linalg.svd(z_scores(x), full_matrices=False)
     residual = z_scores(x) - s[0] * np.outer(u[:, 0], vt[0])
     found = association.remove_component(correlation, regulators, value, vector)

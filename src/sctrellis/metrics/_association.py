@@ -57,19 +57,15 @@ def cross_correlation(
     return total, fourth / count
 
 
-def leading_component(
-    blocks: Callable[[], Iterable[np.ndarray]], standardise: Standardiser, n_cells: int
-) -> tuple[float, np.ndarray]:
-    """Return the largest eigenvalue of the correlation matrix and its eigenvector, which is never formed.
+def leading_component(z_blocks: Callable[[], Iterable[np.ndarray]], n_genes: int) -> tuple[float, np.ndarray]:
+    """Return the largest eigenvalue of the correlation matrix and its eigenvector; the matrix is never formed.
 
     Parameters
     ----------
-    blocks
-        Called for each pass over the cells (some twenty).
-    standardise
-        Makes z-scores of a block.
-    n_cells
-        Number of cells.
+    z_blocks
+        Called for each pass over the cells (20 to 60), returns their z-scores in blocks, shape (n, n_genes) each.
+    n_genes
+        Number of genes.
 
     Returns
     -------
@@ -78,14 +74,13 @@ def leading_component(
     vector : float64, (n_genes,)
         Its loadings, of unit length.
     """
-    n_genes = len(standardise.mean)
 
     def multiply(vector: np.ndarray) -> np.ndarray:
-        result = np.zeros(n_genes)
-        for block in blocks():
-            z = standardise(block)
+        result, count = np.zeros(n_genes), 0
+        for z in z_blocks():
             result += z.T @ (z @ vector.ravel().astype(np.float32))
-        return result / n_cells
+            count += len(z)
+        return result / count
 
     if n_genes <= 3:  # too small for Lanczos
         values, vectors = np.linalg.eigh(np.column_stack([multiply(unit) for unit in np.eye(n_genes)]))

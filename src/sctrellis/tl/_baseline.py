@@ -109,16 +109,15 @@ def baseline(
     improvement of the left-out cells over the last 25 trees is not positive; an importance is a share of the decrease
     in squared error times the number of trees.
 
-    Cost, for n cells, p regulators and G genes: ``"pearson"`` one pass over the cells, O(npG); ``"pearson_pc1"`` some
-    twenty passes more; ``"spearman"`` the same order, holding the regulators and 0.5 GB of other genes dense;
-    ``"partial"`` and ``"ridge"`` a system of size min(n, G); ``"gbm"`` one boosting per gene, by far the slowest, with
-    the regulators and 0.5 GB of other genes dense. Equal arguments give equal results on one machine.
+    Cost, for n cells, p regulators and G genes: ``"pearson"`` one pass over the cells, O(npG); ``"pearson_pc1"``
+    another 20 to 60 passes, the most where no component stands out; ``"spearman"`` O(npG), holding the regulators and
+    0.5 GB of other genes dense; ``"partial"`` and ``"ridge"`` a system of size min(n, G); ``"gbm"`` one boosting per
+    gene, by far the slowest, with the same genes dense. Equal arguments give equal results on one machine.
 
     References
     ----------
-    Ledoit and Wolf (2004), A well-conditioned estimator for large-dimensional covariance matrices, J. Multivariate
-    Analysis 88:365. Moerman et al. (2019), GRNBoost2 and Arboreto, Bioinformatics 35:2159 (BSD-3-Clause
-    implementation: aertslab/arboreto).
+    Shrinkage: :cite:p:`ledoit2004`. Boosting: GRNBoost2 :cite:p:`moerman2019grnboost2`, of which
+    https://github.com/aertslab/arboreto (BSD-3-Clause) is the reference implementation; none of its code is used.
 
     Examples
     --------

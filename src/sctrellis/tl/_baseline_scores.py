@@ -10,6 +10,7 @@ from scipy import sparse
 
 from sctrellis._core import checks, logs
 from sctrellis._core.rows import Rows
+from sctrellis._settings import settings
 from sctrellis.metrics import _association as association
 
 Baseline = Literal["pearson", "spearman", "pearson_pc1", "partial", "ridge", "gbm", "degree", "random"]
@@ -19,6 +20,11 @@ CHUNK = 2**27
 """Values of the genes held dense at once (0.5 GB) where a method needs whole columns."""
 TARGETS_PER_TASK = 8
 """Genes a worker boosts before it reports back."""
+
+
+def _held_at_once() -> int:
+    """Return how many values may be dense at once: `CHUNK`, or fewer where the user allows less."""
+    return min(CHUNK, int(settings.max_dense_gb * 1e9 / 4))
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class _Problem:
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield positions of genes and their whole columns, float32 (n_cells, n)."""
         n_cells, n_genes = self.rows.shape
-        width = max(1, CHUNK // n_cells)
+        width = max(1, _held_at_once() // n_cells)
         for start in range(0, n_genes, width):
             positions = np.arange(start, min(start + width, n_genes))
             yield positions, self.rows.select(positions).in_memory()
@@ -165,7 +171,12 @@ def _spearman(problem: _Problem) -> BaselineResult:
 def _pearson_pc1(problem: _Problem) -> BaselineResult:
     rows = problem.rows
     correlation, _ = association.cross_correlation(rows.blocks(), problem.standardise, problem.regulators)
-    value, vector = association.leading_component(rows.blocks, problem.standardise, rows.shape[0])
+
+    def z_blocks() -> Iterator[np.ndarray]:
+        return map(problem.standardise, rows.blocks())
+
+    kept = list(z_blocks()) if rows.shape[0] * rows.shape[1] <= _held_at_once() else None
+    value, vector = association.leading_component(z_blocks if kept is None else lambda: kept, rows.shape[1])
     scores = association.remove_component(correlation, problem.regulators, value, vector)
     return BaselineResult(np.clip(scores, -1, 1), {"pc1_share": value / rows.shape[1]})
 

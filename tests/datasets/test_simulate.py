@@ -318,7 +318,10 @@ def test_record_holds_the_arguments_as_used():
 
 
 def test_smallest_worlds():
-    assert simulate(1, 2, 1).varp["truth"].nnz == 1
+    for embedding in (None, "informative", "random"):
+        tiny = simulate(1, 2, 1, embedding=embedding)
+        assert tiny.varp["truth"].nnz == 1
+        assert np.isfinite(tiny.varp["truth_effect"].data).all()
     everything = simulate(30, 10, 10, density=1.0)
     assert everything.varp["truth"].nnz == 90
     assert np.isfinite(everything.X).all()

@@ -305,7 +305,7 @@ def _plant(params: Mapping[str, Any], streams: Mapping[str, np.random.Generator]
         mu = (embedding[regulators] @ w_regulator)[:, None] + embedding @ w_target
         others = np.ones(mu.shape, dtype=bool)
         others[own] = False
-        scale = mu[others].std()
+        scale = mu[others].std() or 1.0  # a single pair has no spread
         mu = (mu - mu[others].mean()) / scale
         prior = {"w_regulator": w_regulator / scale, "w_target": w_target / scale}
         strength = params["prior_strength"]

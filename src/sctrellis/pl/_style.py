@@ -1,0 +1,41 @@
+"""What the figures share: a frame, colours that differ in grey too, and a legend outside the data."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours that stay visible on white, from dark to light; the dashes tell them apart without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (8, 2, 1, 2, 1, 2)))
+GREYS = ("0.25", "0.45", "0.60")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK = "0.15"
+
+
+def axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
+    """Return ``ax``, or the axes of a new figure."""
+    if ax is None:
+        from matplotlib import pyplot as plt
+
+        _, ax = plt.subplots(figsize=figsize, layout="constrained")
+    return ax
+
+
+def tidy(ax: "Axes") -> None:
+    """Take away the frame's upper and right side."""
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def legend(ax: "Axes", handles: Any = None, **kwargs: Any) -> None:
+    """Put the legend to the right of the axes."""
+    options = {
+        "loc": "upper left",
+        "bbox_to_anchor": (1.02, 1.0),
+        "borderaxespad": 0.0,
+        "frameon": False,
+        "handlelength": 3.0,
+    }
+    if handles is not None:
+        options["handles"] = handles
+    ax.legend(**{**options, **kwargs})

@@ -65,12 +65,13 @@ def baseline(
     layer
         Layer with the expression; None is ``adata.X``.
     seed
-        Seed in [0, 2**32) of the folds of ``"ridge"``, of the trees of ``"gbm"`` and of ``"random"``; None draws one
-        and records it.
+        Seed in [0, 2**32); None draws one and records it. It decides the folds of ``"ridge"``, the trees of ``"gbm"`` and
+        ``"random"``.
     n_jobs
-        Workers of ``"gbm"``: None is ``settings.n_jobs``, -1 all cores. The result does not depend on it.
+        Workers; None is ``settings.n_jobs``, -1 all cores. Only ``"gbm"`` uses them, and the result does not depend on
+        them.
     progress
-        Progress bar of ``"gbm"``; None follows ``settings.progress``.
+        Progress bar; None follows ``settings.progress``. Only ``"gbm"`` has one.
     mod
         Modality to use where ``adata`` is a MuData.
     key_added

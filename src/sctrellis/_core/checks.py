@@ -101,9 +101,10 @@ def slot_name(name: str, value: Any) -> str:
     if not isinstance(value, str):
         msg = f"Expected `{name}` to be a str, found {value!r}."
         raise TypeError(msg)
-    if not value or "/" in value:
+    if not value or "/" in value or "\\" in value or value.startswith("."):
         msg = (
-            f"Expected `{name}` to be a non-empty name without '/', found {value!r}: h5ad and zarr use '/' for folders."
+            f"Expected `{name}` to be a non-empty name without '/' or '\\' that does not start with '.', found "
+            f"{value!r}: h5ad and zarr use these for folders."
         )
         raise ValueError(msg)
     return value

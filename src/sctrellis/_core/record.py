@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
         return value.item()
     if hasattr(value, "dtype") and not sparse.issparse(value):
         array = np.asarray(value)
-        return array.astype(str).tolist() if array.dtype.kind in "OUST" else array
+        return array.astype(object).tolist() if array.dtype.kind in "OUT" else array
     return value
 
 
@@ -155,9 +155,9 @@ def to_storable(value: Any, path: str) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         for key in value:
-            # A leading dot is a folder of its own to h5ad ('.', '..') or zarr ('.zattrs').
-            if not isinstance(key, str) or "/" in key or not key or key.startswith("."):
-                msg = f"{path}: key {key!r} must be a non-empty str without '/', and not start with '.'."
+            # A leading dot means a folder to h5ad ('.', '..') or zarr ('.zattrs'), and zarr reads a backslash as '/'.
+            if not isinstance(key, str) or not key or "/" in key or "\\" in key or key.startswith("."):
+                msg = f"{path}: key {key!r} must be a non-empty str without '/' or '\\', and not start with '.'."
                 raise TypeError(msg)
             _text(key, f"{path}: key {key!r}")
         return {key: to_storable(item, f"{path}[{key!r}]") for key, item in value.items()}
@@ -217,7 +217,7 @@ def _frame(frame: pd.DataFrame, path: str) -> pd.DataFrame:
     frame = frame.copy()
     name = frame.index.name
     names = list(frame.columns) + ([] if name is None else [name])
-    if not all(isinstance(c, str) and c and "/" not in c and c[0] != "." and c != "_index" for c in names):
+    if not all(isinstance(c, str) and c and not {"/", "\\"} & {*c} and c[0] != "." and c != "_index" for c in names):
         msg = f"{path}: names of columns and of the index must be non-empty str without '/', and not '_index'."
         raise TypeError(msg)
     if len(set(names)) < len(names) or isinstance(frame.index, pd.MultiIndex):

@@ -134,7 +134,12 @@ def read_embedding(adata: Any, key: str) -> np.ndarray:
     """Return ``.varm[key]`` as float32, shape (n_vars, d); a NaN row is a gene without embedding."""
     remedy = "`sctrellis.pp.gene_embedding` and `sctrellis.pp.text_embedding` write one."
     checks.has_slot("embedding", key, adata.varm.keys(), "adata.varm", remedy)
-    values = np.asarray(adata.varm[key], dtype=np.float32)
+    stored = adata.varm[key]
+    values = stored.toarray() if sparse.issparse(stored) else np.asarray(stored)
+    if values.dtype.kind not in "biuf":
+        msg = f"Expected `adata.varm[{key!r}]` to hold numbers, found dtype {values.dtype}."
+        raise TypeError(msg)
+    values = values.astype(np.float32)
     if values.ndim != 2 or values.shape[1] == 0:
         msg = f"Expected `adata.varm[{key!r}]` to have shape (n_vars, d) with d >= 1, found {values.shape}."
         raise ValueError(msg)

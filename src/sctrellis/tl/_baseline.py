@@ -65,8 +65,8 @@ def baseline(
     layer
         Layer with the expression; None is ``adata.X``.
     seed
-        Seed in [0, 2**32); None draws one and records it. It decides the folds of ``"ridge"``, the trees of ``"gbm"`` and
-        ``"random"``.
+        Seed in [0, 2**32); None draws one and records it. It decides the folds of ``"ridge"``, the trees of ``"gbm"``
+        and ``"random"``.
     n_jobs
         Workers; None is ``settings.n_jobs``, -1 all cores. Only ``"gbm"`` uses them, and the result does not depend on
         them.

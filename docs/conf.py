@@ -69,6 +69,7 @@ if os.environ.get("READTHEDOCS"):
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!sctrellis\b)[A-Za-z_]\w*(\..+)?"),  # other packages, and names written without their package
+    ("py:attr", r"sctrellis\.settings\..*"),  # an instance; its page documents the class
     ("py:.*", r"sctrellis(\.\w+)*\._.*"),  # private types that show in a public signature
 ]
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sctrellis._core import checks
 from sctrellis.metrics import _ranking
 from sctrellis.metrics._ranking import Conventions, Interpolation, Ranking, Ties
 
@@ -99,7 +100,7 @@ def bootstrap(
     interp: Interpolation = "step",
     ties: Ties = "expected",
     fraction: float = 0.01,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Bootstrap:
     r"""Intervals of ranking metrics, from resampling regulators and targets at once.
 
@@ -126,7 +127,7 @@ def bootstrap(
     fraction
         Share of the pairs in the hit rate; see :func:`hit_rate`.
     seed
-        Seed of the resampling.
+        Seed of the resampling, in [0, 2**32); None draws one.
 
     Returns
     -------
@@ -164,12 +165,8 @@ def bootstrap(
     """
     metrics = _ranking.check_metrics(metrics)
     conventions = Conventions(interp=interp, ties=ties, fraction=fraction)
-    if n_boot < 0:
-        msg = f"Expected `n_boot` to be at least 0, found {n_boot}."
-        raise ValueError(msg)
-    if not 0 < level < 1:
-        msg = f"Expected `level` to lie in (0, 1), found {level}."
-        raise ValueError(msg)
+    n_boot, seed = checks.integer("n_boot", n_boot, minimum=0), checks.seed(seed)
+    level = checks.number("level", level, low=0, high=1, open_low=True, open_high=True)
     vectors = named(scores)
     n = len(next(iter(vectors.values())))
     labels = _ranking.as_labels(labels, n)

@@ -1,6 +1,8 @@
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
 from sctrellis.metrics import _ranking
@@ -52,3 +54,12 @@ def precision_recall_curve(
         labels, np.where(unscored, lowest, scores), sample_weight=weights, drop_intermediate=True
     )
     return precision, recall, np.where(thresholds == lowest, -np.inf, thresholds) if unscored.any() else thresholds
+
+
+def curve_table(scores: Mapping[str, np.ndarray], labels: np.ndarray, *, n_points: int = 300) -> pd.DataFrame:
+    """Return ``key``, ``recall`` and ``precision`` of several score vectors, thinned for drawing, in ranking order."""
+    tables = []
+    for key, vector in scores.items():
+        recall, precision = _ranking.points(_ranking.read(vector, labels, None), n_points)
+        tables.append(pd.DataFrame({"key": key, "recall": recall, "precision": precision}))
+    return pd.concat(tables, ignore_index=True)

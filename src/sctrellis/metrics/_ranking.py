@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sctrellis._core import checks
+
 Interpolation = Literal["step", "trapezoid", "davis_goadrich"]
 Ties = Literal["expected", "beeline", "deepsem"]
 
@@ -22,16 +24,11 @@ class Conventions:
     k: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, options in (("interp", self.interp, INTERPOLATIONS), ("ties", self.ties, TIES)):
-            if value not in options:
-                msg = f"Expected `{name}` to be one of {', '.join(map(repr, options))}; found {value!r}."
-                raise ValueError(msg)
-        if not 0 < self.fraction <= 1:
-            msg = f"Expected `fraction` to lie in (0, 1], found {self.fraction}."
-            raise ValueError(msg)
-        if self.k is not None and self.k < 1:
-            msg = f"Expected `k` to be at least 1, found {self.k}."
-            raise ValueError(msg)
+        checks.choice("interp", self.interp, INTERPOLATIONS)
+        checks.choice("ties", self.ties, TIES)
+        checks.number("fraction", self.fraction, low=0, high=1, open_low=True)
+        if self.k is not None:
+            checks.integer("k", self.k)
 
 
 def as_scores(scores: Any) -> np.ndarray:
@@ -126,6 +123,18 @@ class Ranking:
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float) -> np.ndarray:
     # Blocks whose weights are all 0 at the top of the list: 0 / 0, which stands for "no pair yet".
     return np.divide(numerator, denominator, out=np.full(len(numerator), empty), where=denominator > 0)
+
+
+def points(curve: Curve, n_points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return recall and precision at about ``n_points`` places of the curve, densest at its start, in ranking order."""
+    gains = np.diff(curve.tp, prepend=0.0) > 0
+    recall, precision = curve.tp[gains] / curve.tp[-1], curve.tp[gains] / curve.n[gains]
+    if len(recall) > n_points:
+        half = n_points // 2
+        wanted = np.union1d(np.linspace(0, 1, half), np.geomspace(recall[0], 1, n_points - half))
+        kept = np.unique(np.minimum(np.searchsorted(recall, wanted), len(recall) - 1))
+        recall, precision = recall[kept], precision[kept]
+    return recall, precision
 
 
 def area_under_roc(curve: Curve) -> float:
@@ -246,11 +255,12 @@ def ceiling(metric: str, curve: Curve, conventions: Conventions) -> float:
 def check_metrics(metrics: Any) -> tuple[str, ...]:
     """Return the metric names as a tuple if all are known."""
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    unknown = [m for m in metrics if m not in METRICS]
-    if unknown or not metrics:
-        msg = f"Expected `metrics` to be among {', '.join(map(repr, METRICS))}; found {', '.join(map(repr, unknown))}."
+    if not metrics:
+        msg = f"Expected `metrics` to name at least one of {', '.join(map(repr, METRICS))}; found none."
         raise ValueError(msg)
-    return metrics
+    for metric in metrics:
+        checks.choice("metrics", metric, METRICS)
+    return tuple(dict.fromkeys(metrics))
 
 
 def read(scores: Any, labels: Any, weights: Any, *, merge: bool = True) -> Curve:

@@ -24,7 +24,7 @@ def ranking_table(
     interp: Interpolation = "step",
     ties: Ties = "expected",
     fraction: float = 0.01,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> pd.DataFrame:
     """All ranking metrics of one or more score vectors: over all pairs, per regulator and per target.
 
@@ -54,7 +54,7 @@ def ranking_table(
     fraction
         Share of the pairs in the hit rate; see :func:`hit_rate`.
     seed
-        Seed of the resampling.
+        Seed of the resampling, in [0, 2**32); None draws one.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def ranking_table(
         for name, groups in (("regulator", rows), ("target", columns)):
             means = macro(vector, labels, groups, min_count=min_count)
             for metric in averaged:
-                mean, se, n_groups, coverage = means.loc[metric, ["mean", "se", "n_groups", "coverage"]].to_numpy()
+                mean, se, n_groups, coverage = map(float, means.loc[metric, ["mean", "se", "n_groups", "coverage"]])
                 half, note = np.nan, f"only {n_groups:.0f} {name}s with enough pairs: an interval needs {MIN_GROUPS}"
                 if n_groups >= MIN_GROUPS:
                     half, note = stats.t.ppf((1 + level) / 2, n_groups - 1) * se, ""

@@ -10,6 +10,8 @@ from sctrellis._core import checks, logs, record, slots
 from sctrellis._core import universe as universes
 from sctrellis._core.keys import REGULATORS, Keys
 from sctrellis._core.universe import Universe
+from sctrellis.metrics import ranking_table
+from sctrellis.metrics._precision_recall_curve import curve_table
 from sctrellis.tl._baseline_scores import BASELINES, Baseline, baseline_scores
 
 if TYPE_CHECKING:
@@ -118,8 +120,9 @@ def evaluate(
             interval is missing.
 
     ``adata.uns[key_added]`` : dict
-        Record of the run with ``table``, ``universe_sha256``, ``labels_sha256`` and ``scores_sha256``: equal where
-        two evaluations saw equal pairs, labels and scores, whatever the order of genes.
+        Record of the run with ``table``; ``curves`` (``key``, ``kind``, ``recall``, ``precision``: some 300 points of
+        each precision-recall curve, for drawing); and ``universe_sha256``, ``labels_sha256`` and ``scores_sha256``,
+        equal where two evaluations saw equal pairs, labels and scores, whatever the order of genes.
 
     Raises
     ------
@@ -161,8 +164,6 @@ def evaluate(
     1.0
     """
     values = locals()
-    from sctrellis.metrics import ranking_table
-
     keys = _names("keys", keys)
     metrics, baselines = _choices("metrics", metrics, get_args(Metric)), _choices("baselines", baselines, BASELINES)
     judged: str = "all" if fold is None else checks.choice("fold", fold, (*_FOLDS, "all"))
@@ -225,7 +226,9 @@ def evaluate(
         scores, labels, row, column, metrics=metrics, n_boot=n_boot, seed=seed, **_CONVENTIONS[compat]
     )
     kinds = {key: "baseline" if records.get(key, {}).get("method") in BASELINES else "method" for key in keys}
-    table.insert(1, "kind", [kinds.get(key, "baseline") for key in table["key"]])
+    curves = curve_table(scores, labels)
+    for part in (table, curves):
+        part.insert(1, "kind", [kinds.get(key, "baseline") for key in part["key"]])
     table["scored"] = table["key"].map(scored)
     table["fold"] = judged
     entry = record.build(
@@ -233,9 +236,9 @@ def evaluate(
         ad,
         params=_storable(record.arguments(evaluate, values)),
         seed=seed,
-        slots={"table": f"uns/{slot.record}/table"},
+        slots={"table": f"uns/{slot.record}/table", "curves": f"uns/{slot.record}/curves"},
         layer=layer,
-        extra={"table": table, **_hashes(ad.var_names, row, column, labels, scores)},
+        extra={"table": table, "curves": curves, **_hashes(ad.var_names, row, column, labels, scores)},
     )
     logs.added(slots.write(ad, uns={slot.record: entry}))
     return table

@@ -43,7 +43,7 @@ DEFAULTS = {
 # in each function (the seed of what?), but what their special value means in the same words.
 SAME_SENTENCE = ("copy", "device", "layer", "mod")
 SAME_WORDS = {
-    "seed": "None draws one and records it",
+    "seed": "None draws one",
     "n_jobs": "-1 all cores",
     "progress": "None follows `settings.progress`",
 }
@@ -230,7 +230,8 @@ def good(adata: "AnnData", names: list[str], *, layer: str | None = None, copy: 
 
     Examples
     --------
-    >>> 1
+    >>> good.__name__
+    'good'
     """
 
 

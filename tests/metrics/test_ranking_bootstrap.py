@@ -21,7 +21,11 @@ def test_intervals_cover_the_truth_where_resampling_pairs_does_not():
     for seed in range(n_networks):
         rng = np.random.default_rng(seed)
         scores, labels, rows, columns = network(rng)
-        limits = metrics.bootstrap(scores, labels, rows, columns, metrics="auroc", n_boot=200).interval().iloc[0]
+        limits = (
+            metrics.bootstrap(scores, labels, rows=rows, columns=columns, metrics="auroc", n_boot=200)
+            .interval()
+            .iloc[0]
+        )
         covered += limits["low"] <= truth <= limits["high"]
         draws = [rng.integers(0, len(labels), len(labels)) for _ in range(100)]
         by_pairs = np.percentile([metrics.auroc(scores[d], labels[d]) for d in draws], [2.5, 97.5])
@@ -37,7 +41,16 @@ def test_a_replicate_equals_repeating_regulators_and_targets(ties):
     scores = np.abs(scores).round(1)
     names = ("auroc", "auprc", "auprc_ratio", "early_precision", "early_precision_ratio", "hit_rate", "hit_rate_ratio")
     result = metrics.bootstrap(
-        scores, labels, rows, columns, metrics=names, n_boot=5, seed=3, ties=ties, fraction=0.1, interp="davis_goadrich"
+        scores,
+        labels,
+        rows=rows,
+        columns=columns,
+        metrics=names,
+        n_boot=5,
+        seed=3,
+        ties=ties,
+        fraction=0.1,
+        interp="davis_goadrich",
     )
     draw = np.random.default_rng(3)
     for replicate in result.replicates[:, 0]:
@@ -55,7 +68,7 @@ def test_differences_are_paired():
     rng = np.random.default_rng(0)
     scores, labels, rows, columns = network(rng)
     better = scores + 0.3 * labels
-    result = metrics.bootstrap({"a": scores, "b": better, "c": scores}, labels, rows, columns, n_boot=200)
+    result = metrics.bootstrap({"a": scores, "b": better, "c": scores}, labels, rows=rows, columns=columns, n_boot=200)
     limits = result.interval().query("metric == 'auroc'").set_index("key")
     assert limits.loc["a", "high"] > limits.loc["b", "low"]  # the intervals overlap
     gain = result.difference("b", "a").set_index("metric")
@@ -69,7 +82,9 @@ def test_differences_are_paired():
 def test_the_seed_decides_and_the_global_state_is_left_alone():
     scores, labels, rows, columns = network(np.random.default_rng(0))
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    runs = [metrics.bootstrap(scores, labels, rows, columns, n_boot=20, seed=s).replicates for s in (0, 0, 1)]
+    runs = [
+        metrics.bootstrap(scores, labels, rows=rows, columns=columns, n_boot=20, seed=s).replicates for s in (0, 0, 1)
+    ]
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
     assert np.array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0], runs[2])
@@ -78,7 +93,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone():
 @pytest.mark.parametrize(("shape", "reason"), [((9, 40), "only 9 regulators"), ((40, 9), "only 9 targets")])
 def test_few_regulators_or_targets_give_no_interval(shape, reason):
     scores, labels, rows, columns = network(np.random.default_rng(0), *shape)
-    result = metrics.bootstrap(scores, labels, rows, columns, n_boot=50)
+    result = metrics.bootstrap(scores, labels, rows=rows, columns=columns, n_boot=50)
     assert result.reason.startswith(reason)
     assert result.interval()[["low", "high"]].isna().all(axis=None)
     assert result.difference("scores", "scores")["low"].isna().all()
@@ -90,7 +105,7 @@ def test_table_gathers_the_single_functions():
     scores, labels, rows, columns = network(rng)
     scores = np.where(rng.random(len(scores)) < 0.1, -np.inf, scores)
     names = ["auroc", "auprc", "auprc_ratio", "early_precision_ratio", "hit_rate", "hit_rate_ratio"]
-    table = metrics.ranking_table({"a": scores}, labels, rows, columns, metrics=names, n_boot=50)
+    table = metrics.ranking_table({"a": scores}, labels, rows=rows, columns=columns, metrics=names, n_boot=50)
     values = table.set_index(["metric", "level"])
     micro = values.xs("micro", level="level")
     assert micro.loc["auprc", "value"] == metrics.average_precision(scores, labels)
@@ -112,8 +127,8 @@ def test_table_gathers_the_single_functions():
 def test_transposing_swaps_regulators_and_targets():
     scores, labels, rows, columns = network(np.random.default_rng(0))
     options = {"metrics": ["auroc", "auprc"], "n_boot": 0}
-    one = metrics.ranking_table(scores, labels, rows, columns, **options).set_index(["metric", "level"])
-    other = metrics.ranking_table(scores, labels, columns, rows, **options)
+    one = metrics.ranking_table(scores, labels, rows=rows, columns=columns, **options).set_index(["metric", "level"])
+    other = metrics.ranking_table(scores, labels, rows=columns, columns=rows, **options)
     other["level"] = other["level"].replace({"regulator": "target", "target": "regulator"})
     columns = ["value", "low", "high", "coverage"]
     other = other.set_index(["metric", "level"]).loc[one.index]
@@ -126,12 +141,14 @@ def test_limits_of_averages_are_students():
     from scipy import stats
 
     scores, labels, rows, columns = network(np.random.default_rng(0))
-    table = metrics.ranking_table(scores, labels, rows, columns, metrics="auroc", n_boot=0)
+    table = metrics.ranking_table(scores, labels, rows=rows, columns=columns, metrics="auroc", n_boot=0)
     line = table.set_index("level").loc["regulator"]
     values = metrics.per_group(scores, labels, rows)["auroc"].dropna()
     expected = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
     np.testing.assert_allclose([line["low"], line["high"]], expected)
-    few = metrics.ranking_table(scores[:320], labels[:320], rows[:320], columns[:320], metrics="auroc", n_boot=0)
+    few = metrics.ranking_table(
+        scores[:320], labels[:320], rows=rows[:320], columns=columns[:320], metrics="auroc", n_boot=0
+    )
     line = few.set_index("level").loc["regulator"]
     assert np.isnan(line["low"])
     assert line["note"].endswith("with enough pairs: an interval needs 10")
@@ -153,4 +170,4 @@ def test_bad_input(change, message):
     scores, labels, rows, columns = network(np.random.default_rng(0))
     given = {"scores": scores, "labels": labels, "rows": rows, "columns": columns, **change}
     with pytest.raises(ValueError, match=message):
-        metrics.bootstrap(given.pop("scores"), given.pop("labels"), given.pop("rows"), given.pop("columns"), **given)
+        metrics.bootstrap(given.pop("scores"), given.pop("labels"), **given)

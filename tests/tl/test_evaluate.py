@@ -68,7 +68,9 @@ def test_values_are_those_of_the_metrics_on_the_pairs_of_the_fold(grn, fold):
     assert own.loc[("early_precision_ratio", "micro"), "value"] == metrics.early_precision_ratio(scores, labels)
     by_regulator = metrics.macro(scores, labels, rows)
     np.testing.assert_equal(own.loc[("auroc", "regulator"), "value"], by_regulator.loc["auroc", "mean"])
-    limits = metrics.bootstrap(scores, labels, rows, columns, n_boot=30, metrics="auroc").interval().iloc[0]
+    limits = (
+        metrics.bootstrap(scores, labels, rows=rows, columns=columns, n_boot=30, metrics="auroc").interval().iloc[0]
+    )
     assert own.loc[("auroc", "micro"), "low"] == limits["low"]
     first = table.iloc[0]
     assert tuple(first[["n_pairs", "n_positive", "n_regulators"]]) == (len(labels), labels.sum(), len(np.unique(rows)))

@@ -91,9 +91,9 @@ def named(scores: Any) -> dict[str, np.ndarray]:
 def bootstrap(
     scores: Any,
     labels: Any,
+    *,
     rows: Any,
     columns: Any,
-    *,
     metrics: Sequence[str] | str = ("auroc", "auprc", "auprc_ratio"),
     n_boot: int = 500,
     level: float = 0.95,
@@ -159,7 +159,7 @@ def bootstrap(
     >>> rows, columns = np.divmod(np.arange(600), 30)
     >>> labels = rng.random(600) < 0.2
     >>> scores = {"good": labels + rng.normal(size=600), "random": rng.random(600)}
-    >>> result = metrics.bootstrap(scores, labels, rows, columns, metrics="auroc", n_boot=100)
+    >>> result = metrics.bootstrap(scores, labels, rows=rows, columns=columns, metrics="auroc", n_boot=100)
     >>> bool(result.difference("good", "random")["low"].item() > 0)
     True
     """

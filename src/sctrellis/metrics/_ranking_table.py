@@ -14,9 +14,9 @@ from sctrellis.metrics._ranking import Conventions, Interpolation, Ties
 def ranking_table(
     scores: Any,
     labels: Any,
+    *,
     rows: Any,
     columns: Any,
-    *,
     metrics: Sequence[str] | str = ("auroc", "auprc", "auprc_ratio", "early_precision_ratio", "hit_rate"),
     min_count: int = 5,
     n_boot: int = 500,
@@ -80,7 +80,7 @@ def ranking_table(
     >>> from sctrellis import metrics
     >>> rows, columns = np.divmod(np.arange(400), 20)
     >>> labels = (rows + columns) % 3 == 0
-    >>> table = metrics.ranking_table(labels * 1.0, labels, rows, columns, metrics="auroc", n_boot=50)
+    >>> table = metrics.ranking_table(labels * 1.0, labels, rows=rows, columns=columns, metrics="auroc", n_boot=50)
     >>> table[["metric", "level", "value"]].to_numpy().tolist()
     [['auroc', 'micro', 1.0], ['auroc', 'regulator', 1.0], ['auroc', 'target', 1.0]]
     """
@@ -90,8 +90,8 @@ def ranking_table(
     result = bootstrap(
         vectors,
         labels,
-        rows,
-        columns,
+        rows=rows,
+        columns=columns,
         metrics=metrics,
         n_boot=n_boot,
         level=level,

@@ -48,7 +48,7 @@ def evaluate(
     mod: str | None = None,
     n_jobs: int | None = None,
     progress: bool | None = None,
-    key_added: str = "evaluate",
+    key_added: str | None = None,
 ) -> pd.DataFrame:
     r"""Judge inferred networks against known edges, beside the baselines that they must beat.
 
@@ -91,7 +91,7 @@ def evaluate(
     seed
         Seed of baselines and bootstrap, in [0, 2**32); None draws one and records it.
     layer
-        Layer with the expression that the baselines read; None is ``adata.X``.
+        Layer with the expression; None is ``adata.X``. Read by the baselines only.
     mod
         Modality to use where ``adata`` is a MuData.
     n_jobs
@@ -99,7 +99,7 @@ def evaluate(
     progress
         Progress bar of the baselines; None follows ``settings.progress``.
     key_added
-        Key of ``adata.uns`` for the table and its record.
+        Key of ``adata.uns`` for the table and its record; None is ``"evaluate"``.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def evaluate(
     checks.choice("missing", missing, ("error", "lowest"))
     checks.choice("compat", compat, tuple(_CONVENTIONS))
     n_boot, seed, workers = checks.integer("n_boot", n_boot, minimum=0), checks.seed(seed), checks.n_jobs(n_jobs)
-    slot = Keys(checks.slot_name("key_added", key_added))
+    slot = Keys.for_method("evaluate", key_added)
     _, ad = slots.target(adata, mod=mod)
 
     known, folds = slots.read_network(ad, network), slots.read_folds(ad, network)
@@ -223,7 +223,7 @@ def evaluate(
             scores[name] = np.where(np.isnan(found), unscored, found)
 
     table = ranking_table(
-        scores, labels, row, column, metrics=metrics, n_boot=n_boot, seed=seed, **_CONVENTIONS[compat]
+        scores, labels, rows=row, columns=column, metrics=metrics, n_boot=n_boot, seed=seed, **_CONVENTIONS[compat]
     )
     kinds = {key: "baseline" if records.get(key, {}).get("method") in BASELINES else "method" for key in keys}
     curves = curve_table(scores, labels)

@@ -26,7 +26,7 @@ def _assert_reads(rows, expected):
     assert rows.shape == expected.shape
     blocks = list(rows.blocks(16))
     assert [len(b) for b in blocks] == [16, 16, 9]
-    assert all(b.dtype == np.float32 and type(b) is np.ndarray for b in blocks)
+    assert all(b.dtype == np.float32 and type(b) is np.ndarray and b.flags.c_contiguous for b in blocks)
     np.testing.assert_array_equal(np.concatenate(blocks), expected)
     for index in (
         rng.permutation(N_OBS),

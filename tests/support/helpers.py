@@ -1,6 +1,7 @@
 """What several test files need: the content of an AnnData as text, and one matrix in every container."""
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -108,3 +109,29 @@ def csr_with_zeros(x: np.ndarray) -> sparse.csr_matrix:
     return sparse.csr_matrix(
         (x.ravel().copy(), np.tile(np.arange(columns), rows), np.arange(rows + 1) * columns), shape=x.shape
     )
+
+
+def crowded_toy() -> ad.AnnData:
+    """Return the toy data with something in every slot, so that a change anywhere shows."""
+    from sctrellis import datasets
+
+    rng = np.random.default_rng(0)
+    adata = datasets.toy()
+    adata.layers["expression"] = sparse.csr_matrix(adata.X)
+    adata.raw = adata.copy()
+    adata.obs["depth"] = rng.random(adata.n_obs)
+    adata.obs["batch"] = pd.Categorical(rng.choice(["a", "b"], adata.n_obs))
+    adata.obsm["X_pca"] = rng.random((adata.n_obs, 2))
+    adata.obsp["distances"] = sparse.random(adata.n_obs, adata.n_obs, 0.1, "csr", rng=rng)
+    adata.uns["batch_colors"] = np.array(["#000000", "#ffffff"], dtype=object)
+    return adata
+
+
+def fit(method: Any, adata: Any, **changes: Any) -> Any:
+    """Call a line of ``METHODS`` with its options for tests, some of them changed."""
+    return method.function(adata, **{**method.options, **changes})
+
+
+def accepts(method: Any, argument: str) -> bool:
+    """Return whether the function of a method has an argument."""
+    return argument in inspect.signature(method.function).parameters

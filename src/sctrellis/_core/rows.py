@@ -77,7 +77,8 @@ class Rows:
         if sparse.issparse(block):
             block = block.toarray()
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which `checks` reports
-            return np.asarray(block, dtype=np.float32)
+            # One memory order, so that sums, and so results, are the same to the bit whatever holds the matrix.
+            return np.asarray(block, dtype=np.float32, order="C")
 
     @cached_property
     def summary(self) -> Summary:

@@ -17,6 +17,8 @@ class Method:
         Arguments that make a fit fast enough for a test.
     stochastic
         Whether another seed gives another result.
+    follows_genes
+        Whether permuting the genes only permutes the scores; not where numbers are drawn for positions.
     function_name
         Name of its function in :mod:`sctrellis.tl`, where that is not ``name``.
     """
@@ -24,6 +26,7 @@ class Method:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     stochastic: bool = False
+    follows_genes: bool = True
     function_name: str | None = None
 
     @property
@@ -39,7 +42,7 @@ METHODS: tuple[Method, ...] = (
     Method(name="spearman", function_name="baseline", options={"method": "spearman"}),
     Method(name="pearson_pc1", function_name="baseline", options={"method": "pearson_pc1"}),
     Method(name="partial", function_name="baseline", options={"method": "partial"}),
-    Method(name="ridge", function_name="baseline", options={"method": "ridge"}),
-    Method(name="gbm", function_name="baseline", options={"method": "gbm"}, stochastic=True),
-    Method(name="random", function_name="baseline", options={"method": "random"}, stochastic=True),
+    Method(name="ridge", function_name="baseline", options={"method": "ridge"}, stochastic=True),
+    Method(name="gbm", function_name="baseline", options={"method": "gbm"}, stochastic=True, follows_genes=False),
+    Method(name="random", function_name="baseline", options={"method": "random"}, stochastic=True, follows_genes=False),
 )

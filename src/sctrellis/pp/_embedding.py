@@ -1,4 +1,5 @@
 import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,12 +9,15 @@ import pandas as pd
 from scipy import sparse
 
 from sctrellis._core import checks, logs, record, slots
+from sctrellis._core.keys import Keys
 from sctrellis.pp import _identifiers as identifiers
 from sctrellis.pp import _read_table as tables
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+EMBEDDING = "embedding"
+"""Default key of gene embeddings."""
 _NAMES = ("genes", "names", "gene_names", "symbols", "index")
 _VECTORS = ("vectors", "embedding", "embeddings", "X")
 
@@ -25,7 +29,7 @@ def gene_embedding(
     genes: Sequence[str] | None = None,
     match_case: bool = True,
     missing: Literal["nan", "error"] = "nan",
-    key_added: str = "embedding",
+    key_added: str | None = None,
     mod: str | None = None,
     copy: bool = False,
 ) -> "AnnData | None":
@@ -46,7 +50,7 @@ def gene_embedding(
     missing
         What a gene without a vector gets: ``"nan"``, a row of NaN, or ``"error"``.
     key_added
-        Key of the slots.
+        Key of what is written; None is ``"embedding"``.
     mod
         Modality of a MuData.
     copy
@@ -86,7 +90,7 @@ def gene_embedding(
     """
     params = record.arguments(gene_embedding, locals())
     root, ad = slots.target(adata, copy=copy, mod=mod)
-    checks.slot_name("key_added", key_added)
+    key = Keys.for_method(EMBEDDING, key_added).base
     checks.choice("missing", missing, ("nan", "error"))
     checks.gene_names(ad.var_names)
     names, values = _vectors(vectors, genes)
@@ -134,7 +138,7 @@ def gene_embedding(
     matches.warn("vectors")
     params |= {"vectors": tables.describe(vectors), "genes": tables.describe(genes)}
     extra = {"coverage": coverage(lacking, matches)}
-    write(ad, key_added, result, record_of("gene_embedding", ad, key_added, params, seed=0, extra=extra))
+    write(ad, key, result, record_of("gene_embedding", ad, key, params, seed=0, extra=extra))
     return root if copy else None
 
 
@@ -228,8 +232,8 @@ def _from_file(path: str | Path, genes: Sequence[str] | None) -> tuple[Any, Any]
         if content.startswith(b"PK\x03\x04"):
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 return _from_npz({key: arrays[key] for key in arrays.files}, name, genes)
-    except (ValueError, EOFError, OSError) as error:
-        if "allow_pickle" not in str(error) and str(error).startswith("`vectors`"):
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        if str(error).startswith("`vectors`"):
             raise
         hint = (
             "Arrays of Python objects need pickle, which can run code: store names as `np.array(names, dtype=str)`"
@@ -241,7 +245,11 @@ def _from_file(path: str | Path, genes: Sequence[str] | None) -> tuple[Any, Any]
     if content.startswith(b"\x89HDF"):
         import anndata
 
-        stored = anndata.read_h5ad(path)
+        try:
+            stored = anndata.read_h5ad(path)
+        except (OSError, KeyError, ValueError) as error:
+            msg = f"`vectors`: '{name}' cannot be read as h5ad ({error}). Is it whole, and not compressed as a whole?"
+            raise ValueError(msg) from error
         return stored.obs_names, stored.X
     if content.startswith(b"PAR1"):
         frame = pd.read_parquet(io.BytesIO(content))

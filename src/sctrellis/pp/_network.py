@@ -37,7 +37,7 @@ def network(
     sign: str | int | None = None,
     match_case: bool = True,
     aliases: Any = None,
-    key_added: str = "network",
+    key_added: str | None = None,
     mod: str | None = None,
     copy: bool = False,
 ) -> "AnnData | None":
@@ -69,7 +69,7 @@ def network(
         Mapping or Series from alias to the name in ``adata.var_names``, or a DataFrame with columns ``alias`` and
         ``name``; used for names that are not found otherwise.
     key_added
-        Key of the slots.
+        Key of what is written; None is ``"network"``.
     mod
         Modality of a MuData.
     copy
@@ -122,7 +122,7 @@ def network(
     """
     params = record.arguments(network, locals())
     root, ad = slots.target(adata, copy=copy, mod=mod)
-    keys = Keys(checks.slot_name("key_added", key_added))
+    keys = Keys.for_method("network", key_added)
     checks.gene_names(ad.var_names)
     frame = _frame(edges, source, target)
     table, counts, matches = _edges(
@@ -145,7 +145,8 @@ def network(
 
     matches.warn("edges")
     _warn_swapped(ad, varp[keys.network])
-    if keys.fold in ad.varp:
+    replaced = keys.network in ad.varp and (slots.read_network(ad, keys.network) != varp[keys.network]).nnz
+    if replaced and keys.fold in ad.varp:
         checks.warn(
             f"`adata.varp[{keys.fold!r}]` holds folds of the network that is replaced. "
             f"Run `sctrellis.pp.split_edges(adata, {keys.network!r})` again."
@@ -222,8 +223,9 @@ def _edges(
     if source_at is None or target_at is None:
         what = "regulators" if source_at is None else "targets"
         msg = (
-            f"`edges` has no column for the {what} under a usual name. Columns found: {tables.listed(frame)}. Name them, "
-            "as in `source='TF', target='gene'`; for a file without a header give positions, as in `source=0, target=1`."
+            f"`edges` has no column for the {what} under a usual name. Columns found: {tables.listed(frame)}. "
+            "Name them, as in `source='TF', target='gene'`; for a file without a header give positions, as in "
+            "`source=0, target=1`."
         )
         raise ValueError(msg)
     if source_at == target_at:

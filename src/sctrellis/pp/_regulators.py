@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sctrellis._core import checks, logs, slots
-from sctrellis._core.keys import REGULATORS
+from sctrellis._core.keys import REGULATORS, Keys
 from sctrellis.pp import _identifiers as identifiers
 from sctrellis.pp import _read_table as tables
 
@@ -25,7 +25,7 @@ def regulators(
     *,
     match_case: bool = True,
     aliases: Any = None,
-    key_added: str = REGULATORS,
+    key_added: str | None = None,
     mod: str | None = None,
     copy: bool = False,
 ) -> "AnnData | None":
@@ -45,7 +45,7 @@ def regulators(
         Mapping or Series from alias to the name in ``adata.var_names``, or a DataFrame with columns ``alias`` and
         ``name``; used for names that are not found otherwise.
     key_added
-        Column of ``adata.var`` to write.
+        Key of what is written; None is ``"is_regulator"``.
     mod
         Modality of a MuData.
     copy
@@ -84,7 +84,7 @@ def regulators(
     [True, True, False]
     """
     root, ad = slots.target(adata, copy=copy, mod=mod)
-    checks.slot_name("key_added", key_added)
+    key = Keys.for_method(REGULATORS, key_added).base
     checks.gene_names(ad.var_names)
     codes, unique = identifiers.factorize(_names(names, ad.var_names))
     if not len(unique):
@@ -114,7 +114,7 @@ def regulators(
         (~found).sum(),
         (codes >= 0).sum() - len(unique) + found.sum() - n_genes,
     )
-    logs.added(slots.write(ad, var={key_added: mask}))
+    logs.added(slots.write(ad, var={key: mask}))
     return root if copy else None
 
 

@@ -75,7 +75,7 @@ def split_edges(
     test_frac, val_frac
         Shares for testing, in (0, 1), and for validation, in [0, 1): of pairs for ``"edge"``, of genes otherwise.
     seed
-        Seed of the draw; None draws one and records it.
+        Seed, in [0, 2**32); None draws one and records it.
     mod
         Modality of a MuData.
     copy
@@ -241,7 +241,7 @@ def _pairs(candidates: sparse.csr_matrix, known: sparse.csr_matrix, var_names: I
 
 
 def _uniform(seed: int, purpose: str, *hashes: np.ndarray) -> np.ndarray:
-    """Return a number in [0, 1) for each combination of hashes, the same in whichever company and order it is asked for.
+    """Return a number in [0, 1) for each combination of hashes, the same in any company and order.
 
     A counter-based generator (SplitMix64's finaliser, applied once for each part of the key) instead of a sequential
     one: what one gene draws must not depend on which other genes there are.

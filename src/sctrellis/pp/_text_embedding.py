@@ -7,9 +7,10 @@ import pandas as pd
 from scipy import sparse
 
 from sctrellis._core import checks, record, slots
+from sctrellis._core.keys import Keys
 from sctrellis.pp import _identifiers as identifiers
 from sctrellis.pp import _read_table as tables
-from sctrellis.pp._embedding import coverage, record_of, write
+from sctrellis.pp._embedding import EMBEDDING, coverage, record_of, write
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,7 +33,7 @@ def text_embedding(
     n_components: int = 64,
     min_df: int = 2,
     match_case: bool = True,
-    key_added: str = "embedding",
+    key_added: str | None = None,
     seed: int | None = 0,
     mod: str | None = None,
     copy: bool = False,
@@ -58,9 +59,10 @@ def text_embedding(
     match_case
         Whether ``Gata1`` and ``GATA1`` are different genes. Words are always compared without regard to case.
     key_added
-        Key of the slots.
+        Key of what is written; None is ``"embedding"``.
     seed
-        Seed of the start vector of the decomposition; it changes results by rounding only.
+        Seed, in [0, 2**32); None draws one and records it. It starts the decomposition, and changes results by rounding
+        only.
     mod
         Modality of a MuData.
     copy
@@ -112,7 +114,7 @@ def text_embedding(
     """
     params = record.arguments(text_embedding, locals())
     root, ad = slots.target(adata, copy=copy, mod=mod)
-    checks.slot_name("key_added", key_added)
+    key = Keys.for_method(EMBEDDING, key_added).base
     n_components = checks.integer("n_components", n_components)
     min_df = checks.integer("min_df", min_df)
     used = checks.seed(seed)
@@ -147,7 +149,7 @@ def text_embedding(
         "explained_variance_ratio": explained,
         "caveat": _CAVEAT,
     }
-    write(ad, key_added, result, record_of("text_embedding", ad, key_added, params, seed=used, extra=extra))
+    write(ad, key, result, record_of("text_embedding", ad, key, params, seed=used, extra=extra))
     return root if copy else None
 
 

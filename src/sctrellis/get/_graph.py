@@ -45,7 +45,7 @@ def graph(
     min_score
         Keep edges with at least this score, in the units of the method; at least 0.
     mod
-        Modality of a MuData that holds the network.
+        Modality to use where ``adata`` is a MuData.
 
     Returns
     -------

@@ -20,7 +20,7 @@ def record(adata: "AnnData | MuData", key: str, *, mod: str | None = None) -> di
     key
         Name of the record in ``adata.uns``.
     mod
-        Modality of a MuData that holds the record.
+        Modality to use where ``adata`` is a MuData.
 
     Returns
     -------

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 # Columns that say where a row belongs, not what was measured.
-_PLACES = ("epoch", "run", "phase")
+_PLACES = ("run", "phase")
 
 
 def history(
@@ -42,7 +42,7 @@ def history(
     parts
         Columns of the history to draw; None draws all.
     mod
-        Modality of a MuData that holds the record.
+        Modality to use where ``adata`` is a MuData.
     ax
         Axes to draw in; None makes a figure.
     **kwargs
@@ -84,13 +84,8 @@ def history(
 
     run = frame["run"].to_numpy() if "run" in frame else np.zeros(len(frame))
     runs = [np.flatnonzero(run == r) for r in np.unique(run)]
-    if "epoch" in frame:
-        epoch = frame["epoch"].to_numpy(dtype=float)
-    elif len(runs) > 1:
-        # The index counts on from run to run: each starts again at 0.
-        epoch = frame.groupby(run).cumcount().to_numpy(dtype=float)
-    else:
-        epoch = frame.index.to_numpy(dtype=float)
+    # The index counts on from run to run: each starts again at 0.
+    epoch = frame.groupby(run).cumcount().to_numpy() if len(runs) > 1 else frame.index.to_numpy()
 
     ax = _style.axes(ax, (5.2, 3.2))
     width = 1.6 if len(runs) == 1 else 0.8

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from sctrellis._core import checks, slots
+from sctrellis._core import checks, logs, slots
 from sctrellis.get import _pairs
 from sctrellis.pl import _labels, _style
 
@@ -56,9 +56,9 @@ def network(
         time; ``"spring"`` lets edges pull and genes push, from random places. One gene with its neighbours is a ring
         in either, clockwise from the strongest edge on top.
     seed
-        Seed of ``layout="spring"``.
+        Seed of ``layout="spring"``, in [0, 2**32); None draws one and records it in the log.
     mod
-        Modality of a MuData that holds the network.
+        Modality to use where ``adata`` is a MuData.
     ax
         Axes to draw in; None makes a figure. Give them their final size and limits first: labels are placed for it.
     **kwargs
@@ -120,6 +120,8 @@ def network(
     graph = nx.DiGraph()
     graph.add_nodes_from(nodes.tolist())
     graph.add_edges_from(zip(pairs.row.tolist(), pairs.column.tolist(), strict=True))
+    if layout == "spring":
+        logs.logger.info("layout of %r with seed %d", key, seed)
     position = _positions(graph, layout, seed)
 
     ax = _style.axes(ax, (7.0, 5.0))
@@ -237,7 +239,7 @@ def _draw_edges(ax: "Axes", pairs: _pairs.Pairs, position: dict[int, Any], radiu
             widths[i],
             shrinkA=radius[source] + 1,
             shrinkB=radius[target] + 2.5,
-            connectionstyle=f"arc3,rad={0.18 if (target, source) in both else 0}",
+            connectionstyle=f"arc3,rad={0.12 if (target, source) in both else 0}",
             zorder=2,
         )
         arrow.set_gid(f"{pairs.genes[source]}->{pairs.genes[target]}")

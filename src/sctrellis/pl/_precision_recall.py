@@ -34,7 +34,7 @@ def precision_recall(
     key
         Name of the record of ``tl.evaluate`` in ``adata.uns``.
     mod
-        Modality of a MuData that holds the record.
+        Modality to use where ``adata`` is a MuData.
     ax
         Axes to draw in; None makes a figure.
     **kwargs

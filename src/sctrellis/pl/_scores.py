@@ -43,7 +43,7 @@ def scores(
     level
         ``"micro"`` over all pairs, ``"regulator"`` or ``"target"`` for the mean over regulators or targets.
     mod
-        Modality of a MuData that holds the record.
+        Modality to use where ``adata`` is a MuData.
     ax
         Axes to draw in; None makes a figure.
     **kwargs

@@ -102,7 +102,7 @@ def test_global_random_states_are_left_alone(method):
     adata = crowded_toy()
 
     def states():
-        kind, keys, *rest = np.random.get_state()
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002
         return random.getstate(), (kind, keys.tolist(), *rest), torch.get_rng_state().tolist()
 
     before = states()

@@ -184,16 +184,25 @@ def test_a_drawn_seed_is_logged(caplog):
     np.testing.assert_array_equal([t.xy for t in ax.texts], [t.xy for t in again.texts])
 
 
-def test_separate_parts_stay_apart():
-    adata = anndata.AnnData(np.ones((12, 6), np.float32))
-    adata.var_names = list("ABCDEF")
-    dense = np.zeros((6, 6), np.float32)
-    dense[0, 1] = dense[0, 2] = dense[3, 4] = dense[3, 5] = 1
+@pytest.mark.parametrize("layout", ["kamada_kawai", "spring"])
+def test_separate_parts_stay_apart_and_edges_stay_long(layout):
+    adata = anndata.AnnData(np.ones((12, 40), np.float32))
+    dense = np.zeros((40, 40), np.float32)
+    members = [[0, 1, 2, 3, 4], [5, 6, 7, 8], *([i, i + 1] for i in range(9, 31, 2))]
+    for part in members:
+        dense[part[0], part[1:]] = 1
+    dense[1, 2] = dense[3, 4] = dense[7, 8] = 0.5
     slots.write(adata, varp={"net": sparse.csr_matrix(dense)})
-    at = {name: np.array(text.xy) for name, text in names(tr.pl.network(adata, "net")).items()}
-    within = max(np.linalg.norm(at[a] - at[b]) for a, b in ("AB", "AC", "DE", "DF"))
-    between = min(np.linalg.norm(at[a] - at[b]) for a in "ABC" for b in "DEF")
-    assert between > within
+    ax = tr.pl.network(adata, "net", layout=layout)
+    at = {int(name): np.array(text.xy) for name, text in names(ax).items()}
+    assert sorted(at) == sorted(sum(members, []))
+    corners = [np.array([[at[i] for i in part]])[0] for part in members]
+    frames = [(xy.min(axis=0), xy.max(axis=0)) for xy in corners]
+    for i, (low, high) in enumerate(frames):
+        for other_low, other_high in frames[:i]:
+            assert (np.maximum(low, other_low) - np.minimum(high, other_high)).max() > 0.5
+    points = {i: ax.transData.transform(xy) * 72 / ax.figure.dpi for i, xy in at.items()}
+    assert min(np.linalg.norm(points[i] - points[j]) for i, j in np.argwhere(dense)) > 25
 
 
 def test_given_axes_and_text_options():

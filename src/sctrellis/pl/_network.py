@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 _LAYOUTS = ("kamada_kawai", "spring")
-_WIDTHS = (1.0, 3.2)
+_APART = (1.9, 0.8)  # room between parts, in edge lengths, across (for labels) and down
+_ASPECT = 1.4  # width over height that rows of parts aim at
+_WIDTHS = (1.0, 3.0)
 _SIZES = (80.0, 45.0)  # regulator and target, in square points as scatter takes them
 
 
@@ -54,7 +56,7 @@ def network(
     layout
         ``"kamada_kawai"`` places genes so that distances follow the number of steps between them, the same way each
         time; ``"spring"`` lets edges pull and genes push, from random places. One gene with its neighbours is a ring
-        in either, clockwise from the strongest edge on top.
+        in either, clockwise from the strongest edge on top, and parts without a common edge stand side by side.
     seed
         Seed of ``layout="spring"``, in [0, 2**32); None draws one and records it in the log.
     mod
@@ -184,23 +186,47 @@ def _in_turns(pairs: _pairs.Pairs, chosen: np.ndarray, n: int) -> _pairs.Pairs:
 
 
 def _positions(graph: "nx.DiGraph", layout: str, seed: int) -> dict[int, Any]:
-    """Return where to put each node."""
+    """Return where to put each node: connected parts one by one, then side by side in rows, tallest first."""
     import networkx as nx
 
     undirected = graph.to_undirected()
-    hub, n_neighbours = max(undirected.degree, key=lambda pair: pair[1])
-    if n_neighbours == undirected.number_of_edges() == len(graph) - 1:
+    order = {node: i for i, node in enumerate(graph)}
+    parts = []
+    for nodes in nx.connected_components(undirected):
+        part = nx.Graph()
+        # In the order of the graph: the layouts start from it.
+        part.add_nodes_from(sorted(nodes, key=order.__getitem__))
+        part.add_edges_from(undirected.edges(part))
+        place = _place(part, layout, seed)
+        at = np.array([place[node] for node in part])
+        at = at / np.mean([np.linalg.norm(place[a] - place[b]) for a, b in part.edges])
+        at = at - at.min(axis=0)
+        parts.append((list(part), at, at.max(axis=0) + _APART))
+    result: dict[int, Any] = {}
+    row_width = max(*(size[0] for *_, size in parts), np.sqrt(_ASPECT * sum(size.prod() for *_, size in parts)), 0.0)
+    corner, height = np.zeros(2), 0.0
+    for nodes, at, size in sorted(parts, key=lambda part: -part[2][1]):
+        if corner[0] > 0 and corner[0] + size[0] > row_width:
+            corner, height = np.array([0.0, corner[1] - height]), 0.0
+        height = max(height, size[1])
+        result.update(zip(nodes, at + corner - [0, size[1]], strict=True))
+        corner = corner + [size[0], 0]
+    return result
+
+
+def _place(part: "nx.Graph", layout: str, seed: int) -> dict[int, Any]:
+    """Return where to put each node of a connected graph."""
+    import networkx as nx
+
+    hub, n_neighbours = max(part.degree, key=lambda pair: pair[1])
+    if n_neighbours == part.number_of_edges() == len(part) - 1:
         # One gene with its neighbours: a ring, clockwise from the strongest edge on top.
-        ring = [node for node in graph if node != hub]
+        ring = [node for node in part if node != hub]
         angle = np.pi / 2 - 2 * np.pi * np.arange(len(ring)) / len(ring)
         return {hub: np.zeros(2), **dict(zip(ring, np.column_stack([np.cos(angle), np.sin(angle)]), strict=True))}
     if layout == "spring":
-        return nx.spring_layout(undirected, iterations=200, seed=seed)
-    steps = {source: dict(lengths) for source, lengths in nx.all_pairs_shortest_path_length(undirected)}
-    # Separate parts have no distance: keep them a little further apart than the widest part is wide.
-    apart = 1.5 + max(length for lengths in steps.values() for length in lengths.values())
-    distance = {a: {b: steps[a].get(b, apart) for b in graph} for a in graph}
-    return nx.kamada_kawai_layout(undirected, dist=distance)
+        return nx.spring_layout(part, iterations=200, seed=seed)
+    return nx.kamada_kawai_layout(part)
 
 
 def _widths(score: Any, largest: float) -> Any:

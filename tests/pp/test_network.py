@@ -129,6 +129,7 @@ def test_counts_of_a_messy_table(blood):
         ("XXX", "XXX", 1.0, 1),  # self among unknown genes
         ("GATA1", "XXX", 1.0, 1),  # unknown
         ("YYY", "HBB", 1.0, 1),  # unknown
+        ("YYY", "XXX", 1.0, 1),  # both unknown, and not the same
         ("SPI1", None, 1.0, 1),  # blank
         ("", "HBB", 1.0, 1),  # blank
         ("SPI1", "HBB", 0.0, 1),  # says nothing
@@ -136,11 +137,11 @@ def test_counts_of_a_messy_table(blood):
     table = pd.DataFrame(rows, columns=["tf", "target", "weight", "label"])
     tr.pp.network(blood, table, match_case=False, aliases={"EKLF": "KLF1"})
     assert record.read(blood, "network")["counts"] == {
-        "read": 14,
+        "read": 15,
         "blank": 2,
         "zero_weight": 1,
         "self_edges": 3,
-        "unknown_edges": 2,
+        "unknown_edges": 3,
         "duplicates": 2,
         "edges": 3,
         "non_edges": 1,

@@ -113,7 +113,7 @@ def gene_embedding(
     matches = identifiers.match(unique, ad.var_names, match_case=match_case)
     if not matches.found.any():
         raise checks.no_match("vectors", list(unique), ad.var_names)
-    position, row = matches.position[matches.found], np.argsort(codes)[matches.found]
+    position, row = matches.position[matches.found], np.flatnonzero(matches.found)
     twice = np.flatnonzero(np.bincount(position, minlength=ad.n_vars) > 1)
     if len(twice):
         msg = (

@@ -198,7 +198,7 @@ def split_edges(
 
 
 def assign(pairs: Pairs, scheme: Scheme, test: float, val: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the fold and, for "infosem", the class of every pair (int8; 0 = none)."""
+    """Return the fold of every pair (int8; 0 = none) and, for "infosem", its class, which counts where there is a fold."""
     none = np.zeros(len(pairs.row), dtype=np.int8)
     if scheme == "edge":
         return _by_pair(pairs, test, val, seed), none
@@ -228,7 +228,6 @@ def assign(pairs: Pairs, scheme: Scheme, test: float, val: float, seed: int) -> 
     seen = kind == SS
     subset = Pairs(pairs.row[seen], pairs.column[seen], pairs.positive[seen], pairs.names)
     fold[seen] = _by_pair(subset, SEEN_TEST, 0.0, seed)
-    kind[fold == 0] = 0
     return fold, kind
 
 

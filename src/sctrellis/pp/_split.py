@@ -198,7 +198,7 @@ def split_edges(
 
 
 def assign(pairs: Pairs, scheme: Scheme, test: float, val: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the fold of every pair (int8; 0 = none) and, for "infosem", its class, which counts where there is a fold."""
+    """Return the fold of every pair (int8; 0 = none) and, for "infosem", the class of those with a fold."""
     none = np.zeros(len(pairs.row), dtype=np.int8)
     if scheme == "edge":
         return _by_pair(pairs, test, val, seed), none

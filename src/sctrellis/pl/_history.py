@@ -30,8 +30,8 @@ def history(
 
     Reads the ``history`` of the record in ``adata.uns[key]``: one row per epoch and one column per part. Two columns
     are not parts: ``run`` numbers the members of an ensemble, each drawn as a thin line; ``phase`` numbers the phases
-    of a schedule, whose borders are drawn as dotted lines. The epoch whose state was kept is marked where the record
-    knows it (``fit["best_epoch"]``).
+    of a schedule, whose borders are drawn as dotted lines. The epoch with the smallest
+    monitored loss is marked where the record knows it (``fit["best_epoch"]``), a number for one run or one per run.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def history(
 def _mark_best(
     ax: "Axes", record: dict[str, Any], epoch: np.ndarray, values: np.ndarray, runs: list[np.ndarray]
 ) -> None:
-    """Mark the epoch whose state was kept: a line for one run, a dot on each line for several."""
+    """Mark the epoch with the smallest monitored loss: a line for one run, a dot on each line for several."""
     best = (record.get("fit") or {}).get("best_epoch")
     if best is None:
         return

@@ -1,5 +1,26 @@
 """Torch models on arrays: configurations, modules and fit functions."""
 
+from sctrellis.models._device import resolve_device
+from sctrellis.models._io import SavedModel, load, save
+from sctrellis.models._prior import Features, reduce_embedding
 from sctrellis.models._ridge import RidgeNetwork, ridge_network
+from sctrellis.models._sem import sem_logdet, sem_noise, sem_response, spectral_radius
+from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
 
-__all__ = ["RidgeNetwork", "ridge_network"]
+__all__ = [
+    "Features",
+    "RidgeNetwork",
+    "SavedModel",
+    "ShrinkConfig",
+    "ShrunkNetwork",
+    "load",
+    "reduce_embedding",
+    "resolve_device",
+    "ridge_network",
+    "save",
+    "sem_logdet",
+    "sem_noise",
+    "sem_response",
+    "shrink_network",
+    "spectral_radius",
+]

@@ -2,44 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from sctrellis.models._batches import Standardised
+
 MAX_SYSTEM = 5_000
 """Largest cells x cells or genes x genes system that is solved; beyond it cells are subsampled."""
 _CV_CELLS = 1_000
+OTHERS = (1.0, 10.0, 100.0)
 _FLOAT64_UP_TO = 2_000
-
-
-@dataclass(frozen=True)
-class Standardised:
-    """Standardised expression, read block by block; a constant gene is 0 everywhere.
-
-    Parameters
-    ----------
-    rows
-        Source of cells: any object with ``shape``, ``summary`` and ``take``, such as ``_core.rows.Rows``.
-    clip
-        Largest absolute value after standardisation.
-    """
-
-    rows: Any
-    clip: float = 10.0
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
-        return self.rows.shape
-
-    def take(self, index: np.ndarray | slice) -> np.ndarray:
-        """Return standardised cells, float32, shape (n, n_genes)."""
-        summary = self.rows.summary
-        scale = np.divide(1.0, summary.std, out=np.zeros_like(summary.std), where=summary.std > 0)
-        block = self.rows.take(index)
-        block = (block - summary.mean.astype(np.float32)) * scale.astype(np.float32)
-        return np.clip(block, -self.clip, self.clip, out=block)
 
 
 @dataclass(frozen=True)
@@ -56,22 +31,26 @@ class RidgeNetwork:
         Diagonal of ``P``.
     rho
         Ridge strength used.
+    others
+        How many times more the coefficients of other genes are shrunk than those of regulators.
     cv
-        ``rho`` and ``error``: cross-validated mean squared error at each strength tried; empty where ``rho`` was given.
+        ``rho``, ``others`` and ``error``: cross-validated mean squared error per gene at each strength
+        tried; empty where ``rho`` was given.
     """
 
     weights: np.ndarray
     precision: np.ndarray
     precision_diagonal: np.ndarray
     rho: float
+    others: float
     cv: dict[str, np.ndarray]
 
 
 class _System:
     """The smaller of the two equivalent systems: genes x genes (primal) or cells x cells (dual).
 
-    With ``Z`` the standardised cells (n x G), ``C = (n rho I + Z'Z)^-1`` and ``M = (n rho I + ZZ')^-1``, everything that
-    is needed follows from either: ``P = n C = (I - Z'M Z) / rho`` and ``M Z = Z C``.
+    With ``Z`` the standardised cells (n x G), ``C = (n rho I + Z'Z)^-1`` and ``M = (n rho I + ZZ')^-1``, everything
+    that is needed follows from either: ``P = n C = (I - Z'M Z) / rho`` and ``M Z = Z C``.
     """
 
     def __init__(self, data: Standardised, cells: np.ndarray | None, device: torch.device) -> None:
@@ -117,11 +96,11 @@ class _System:
         system.diagonal().add_(self.n * rho)
         return torch.cholesky_inverse(torch.linalg.cholesky(system))
 
-    def held_out_error(self, rho: float, folds: list[np.ndarray], varying: torch.Tensor) -> float:
+    def held_out_error(self, rho: float, folds: list[np.ndarray], scale: torch.Tensor) -> float:
         """Exact cross-validated squared error of every gene regressed on all others, averaged.
 
-        With ``v = M z_k`` and ``q = z_k' v``, leaving out gene k as a predictor is a rank-one change of ``M``, and leaving
-        out the cells ``F`` a block inverse; both together give the held-out residual
+        With ``v = M z_k`` and ``q = z_k' v``, leaving out gene k as a predictor is a rank-one change of ``M``, and
+        leaving out the cells ``F`` a block inverse; both together give the held-out residual
         ``w / (1 - q + v_F' w)`` with ``w = (M_FF)^-1 v_F``.
         """
         # Each fit sees fewer cells, and its strength is relative to those.
@@ -142,7 +121,7 @@ class _System:
                 block = (torch.eye(len(fold), dtype=self.cv_dtype, device=self.device) - v @ z.T) / (self.n * rho)
             w = torch.cholesky_solve(v, torch.linalg.cholesky(block))
             residual = w / (1 - q + (v * w).sum(0))
-            total += float((residual[:, varying] ** 2).mean())
+            total += float(((residual / scale) ** 2)[:, torch.isfinite(scale)].mean())
         return total / len(folds)
 
     def precision(self, rho: float, regulators: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,7 +143,7 @@ class _System:
 
 
 def _choose(error: Callable[[float], float], start: float, tolerance: float) -> tuple[float, dict[str, np.ndarray]]:
-    """Walk a grid of factor 2 from ``start`` to both sides until the largest strength within tolerance is certain."""
+    """Walk a grid of factor 2 from ``start``, then interpolate the largest strength within tolerance of the minimum."""
     tried: dict[int, float] = {}
 
     def at(step: int) -> float:
@@ -177,12 +156,18 @@ def _choose(error: Callable[[float], float], start: float, tolerance: float) -> 
         step -= 1
     while at(step + 1) < at(step) and step < 12:
         step += 1
-    bound = (1 + tolerance) * at(step)
+    # Where little is explained, a fraction of the error would admit the empty model: the bound also keeps 9/10 of what
+    # the best strength explains of the unit variance.
+    best = at(step)
+    bound = best + min(tolerance * best, 0.1 * max(1.0 - best, 0.0))
     while at(step + 1) <= bound and step < 16:
         step += 1
+    # Linear in log2: without it a bound just missed by a grid point would halve the strength.
+    step_error, next_error = at(step), at(step + 1)
+    fraction = 0.0 if next_error <= step_error else min(1.0, (bound - step_error) / (next_error - step_error))
     order = sorted(tried)
     cv = {"rho": np.array([start * 2.0**s for s in order]), "error": np.array([tried[s] for s in order])}
-    return start * 2.0**step, cv
+    return start * 2.0 ** (step + fraction), cv
 
 
 def ridge_network(
@@ -190,6 +175,7 @@ def ridge_network(
     regulators: np.ndarray,
     *,
     rho: float | None = None,
+    others: float | None = 1.0,
     tolerance: float = 0.05,
     device: str | torch.device = "cpu",
     seed: int = 0,
@@ -204,7 +190,12 @@ def ridge_network(
         Genes whose coefficients are returned. All genes are predictors.
     rho
         Ridge strength on the scale of the correlation matrix. None takes the largest one whose cross-validated error is
-        within ``tolerance`` of the smallest, on a grid of factor 2.
+        within ``tolerance`` of the smallest, tried on a grid of factor 2
+        and interpolated.
+    others
+        How many times more strongly the coefficients of genes that are not regulators are shrunk: 1 treats all genes
+        alike, a large value leaves the regulators alone. None takes the one with the smallest cross-validated error
+        among 1, 10 and 100.
     tolerance
         How much worse than the smallest cross-validated error the chosen strength may be, as a fraction.
     device
@@ -219,10 +210,10 @@ def ridge_network(
 
     Notes
     -----
-    With ``S = Z'Z/n`` and ``P = (S + rho I)^-1`` the coefficient of gene i for gene k is ``-P_ik / P_kk``. The smaller of
-    the genes x genes and the cells x cells system is solved; where both pass 5,000 the cells are subsampled to 5,000.
-    Cost: O(m^3 + m n G) for a system of size m, and as much again for every strength tried: the five-fold
-    cross-validation is exact, for every gene at once, from one inverse. It holds out at most 1,000 cells a fold.
+    With ``S = Z'Z/n`` and ``P = (S + rho I)^-1`` the coefficient of gene i for gene k is ``-P_ik / P_kk``. The smaller
+    of the genes x genes and the cells x cells system is solved; where both pass 5,000 the cells are subsampled. Cost:
+    O(m^3 + m n G) for a system of size m, and as much again for every strength tried: the five-fold cross-validation is
+    exact, for every gene at once, from one inverse. It holds out at most 1,000 cells a fold.
 
     Examples
     --------
@@ -235,23 +226,48 @@ def ridge_network(
     1
     """
     device = torch.device(device)
-    data = Standardised(rows)
-    n_obs, n_vars = data.shape
+    regulators = np.asarray(regulators, dtype=bool)
+    n_obs, n_vars = rows.shape
     rng = np.random.default_rng(seed)
     cells = None
     if n_obs > MAX_SYSTEM and n_vars > MAX_SYSTEM:
         cells = np.sort(rng.choice(n_obs, MAX_SYSTEM, replace=False))
-    system = _System(data, cells, device)
-    varying = torch.from_numpy(rows.summary.std > 0).to(device)
-    cv: dict[str, np.ndarray] = {"rho": np.zeros(0), "error": np.zeros(0)}
-    if rho is None:
-        order, size = rng.permutation(system.n), min(-(-system.n // 5), _CV_CELLS)
-        folds = [np.sort(order[i * size : (i + 1) * size]) for i in range(min(5, 2 * _CV_CELLS // size))]
-        folds = [fold for fold in folds if len(fold)]
-        start = 0.1 * system.largest_eigenvalue()
-        rho, cv = _choose(lambda r: system.held_out_error(r, folds, varying), start, tolerance)
+    order = rng.permutation(n_obs if cells is None else MAX_SYSTEM)
+    size = min(-(-len(order) // 5), _CV_CELLS)
+    folds = [np.sort(order[i * size : (i + 1) * size]) for i in range(min(5, 2 * _CV_CELLS // size))]
+    folds = [fold for fold in folds if len(fold)]
+    best: tuple[float, float, float, _System] | None = None
+    tried: list[dict[str, np.ndarray]] = []
+    for ratio in OTHERS if others is None else (others,):
+        if best is not None and regulators.all():
+            break  # no gene is shrunk differently
+        # A penalty `ratio` times stronger is the common penalty on a gene scaled down by sqrt(ratio).
+        weights = np.where(regulators, 1.0, ratio**-0.5)
+        system = _System(Standardised(rows, weights=weights), cells, device)
+        if rho is None:
+            scale = torch.from_numpy(np.where(rows.summary.std > 0, weights, np.inf)).to(device)
+            start = 0.1 * system.largest_eigenvalue()
+            chosen, cv = _choose(partial(system.held_out_error, folds=folds, scale=scale), start, tolerance)
+            tried.append({**cv, "others": np.full(len(cv["rho"]), ratio)})
+            error = float(cv["error"].min())
+        else:
+            chosen, error = rho, 0.0
+        if best is None or error < best[0]:
+            best = (error, chosen, ratio, system)
+    assert best is not None
+    _, chosen, ratio, system = best
     index = torch.from_numpy(np.flatnonzero(regulators)).to(device)
-    precision, diagonal = system.precision(rho, index)
+    precision, diagonal = system.precision(chosen, index)
+    # Back from scaled to standardised genes; constant genes keep their diagonal 1 / (rho * ratio).
+    scale = torch.from_numpy(np.where(regulators, 1.0, ratio**-0.5)).to(device)
+    precision, diagonal = precision * scale, diagonal * scale**2
     weights = -precision / diagonal
     weights[torch.arange(len(index)), index] = 0
-    return RidgeNetwork(weights.float().cpu().numpy(), precision.cpu().numpy(), diagonal.cpu().numpy(), float(rho), cv)
+    return RidgeNetwork(
+        weights=weights.float().cpu().numpy(),
+        precision=precision.cpu().numpy(),
+        precision_diagonal=diagonal.cpu().numpy(),
+        rho=float(chosen),
+        others=float(ratio),
+        cv={name: np.concatenate([part[name] for part in tried]) for name in (tried[0] if tried else {})},
+    )

@@ -1,0 +1,162 @@
+"""Fitted models on disk: config.json, safetensors and gene names; no pickle, nothing half written."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from sctrellis._core import checks
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A fitted model as read by :func:`load`.
+
+    Attributes
+    ----------
+    method
+        Name of the method, such as ``"infosem"``.
+    config
+        Settings of the fit.
+    weights
+        Name to array; the first axis runs over the runs of an ensemble.
+    var_names
+        Genes, in the order of the arrays.
+    """
+
+    method: str
+    config: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    var_names: list[str]
+
+
+def write_folder(path: str | Path, files: Mapping[str, Any]) -> None:
+    """Write a folder of ``*.json`` (any JSON value), ``*.txt`` (str) and ``*.safetensors`` (name to array) at once.
+
+    A folder already there is replaced only when the new one is complete: a stop at any moment leaves one of both.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        for name, content in files.items():
+            if name.endswith(".safetensors"):
+                save_file({key: np.ascontiguousarray(value) for key, value in content.items()}, temporary / name)
+            elif name.endswith(".json"):
+                (temporary / name).write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
+            else:
+                (temporary / name).write_text(content, encoding="utf-8")
+        temporary.chmod(0o755)
+        old = temporary.with_name(f"{temporary.name}.old")
+        if path.exists():
+            os.replace(path, old)  # noqa: PTH105 - the atomic primitive, by its own name
+        os.replace(temporary, path)  # noqa: PTH105
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save(
+    path: str | Path,
+    method: str,
+    config: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    var_names: list[str],
+) -> None:
+    """Write a fitted model as a folder: ``config.json``, ``model.safetensors``, ``var_names.txt``.
+
+    Parameters
+    ----------
+    path
+        Folder to write; one already there is replaced once the new one is complete.
+    method
+        Name of the method.
+    config
+        Settings of the fit, as JSON can hold them.
+    weights
+        Name to array.
+    var_names
+        Genes, in the order of the arrays.
+
+    Returns
+    -------
+    None
+        The folder is written.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, sctrellis as tr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tr.models.save(f"{folder}/fit", "infosem", {"rho": 1.0}, {"adjacency": np.eye(2)}, ["A", "B"])
+    ...     tr.models.load(f"{folder}/fit").var_names
+    ['A', 'B']
+    """
+    from importlib.metadata import version
+
+    head = {
+        "schema": _SCHEMA,
+        "method": method,
+        "config": dict(config),
+        "shapes": {name: list(value.shape) for name, value in weights.items()},
+        "versions": {"sctrellis": version("sctrellis")},
+    }
+    write_folder(
+        path, {"config.json": head, "model.safetensors": dict(weights), "var_names.txt": "\n".join(map(str, var_names))}
+    )
+
+
+def load(path: str | Path, *, var_names: list[str] | None = None) -> SavedModel:
+    """Read a fitted model from its folder.
+
+    Parameters
+    ----------
+    path
+        Folder written by :func:`save` or by ``save_model=`` of a ``tl`` function.
+    var_names
+        Genes that the model must have, in order; None takes what is there.
+
+    Returns
+    -------
+    SavedModel
+        Settings, arrays and gene names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file of the folder is missing.
+    ValueError
+        If the schema is newer than this version reads, an array has another shape than announced, or genes differ.
+
+    Examples
+    --------
+    See :func:`save`.
+    """
+    path = Path(path)
+    for name in ("config.json", "model.safetensors", "var_names.txt"):
+        checks.existing_file("path", path / name)
+    head = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if head.get("schema", 0) > _SCHEMA:
+        msg = f"`path`: the model at '{path}' has schema {head['schema']}, newer than {_SCHEMA}: upgrade sctrellis."
+        raise ValueError(msg)
+    weights = load_file(path / "model.safetensors")
+    for name, shape in head["shapes"].items():
+        found = list(weights[name].shape) if name in weights else None
+        if found != shape:
+            msg = f"`path`: array {name!r} at '{path}' has shape {found}, but {shape} was saved: the folder is damaged."
+            raise ValueError(msg)
+    genes = (path / "var_names.txt").read_text(encoding="utf-8").split("\n")
+    if var_names is not None and list(map(str, var_names)) != genes:
+        unknown = [name for name in genes if name not in set(map(str, var_names))]
+        what = f"{len(unknown)} of its genes are missing ({checks.some(unknown)})" if unknown else "the order differs"
+        msg = f"The model at '{path}' was fitted on other genes: {what}. Select and order them as in its var_names.txt."
+        raise ValueError(msg)
+    return SavedModel(head["method"], head["config"], weights, genes)

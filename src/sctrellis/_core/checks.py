@@ -256,6 +256,20 @@ def existing_file(name: str, path: str | Path) -> Path:
     return path
 
 
+def replaceable_folder(name: str, path: str | Path, files: Collection[str]) -> Path:
+    """Return ``path`` as a Path if a folder of ``files`` can be written there without deleting anything else."""
+    path = Path(path)
+    if path.is_dir():
+        others = sorted(item.name for item in path.iterdir() if item.name not in files)
+        if others:
+            msg = f"`{name}`: the folder '{path}' holds other files ({some(others)}) that would be lost. Name a new one."
+            raise ValueError(msg)
+    elif path.exists():
+        msg = f"`{name}`: '{path}' is a file. Name a folder to write."
+        raise ValueError(msg)
+    return path
+
+
 def gene_positions(argument: str, names: str | Sequence[str], var_names: Any) -> np.ndarray:
     """Return the positions of genes that must all exist, increasing and each once."""
     listed = [names] if isinstance(names, str) else [str(name) for name in names]

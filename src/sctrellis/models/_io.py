@@ -1,5 +1,6 @@
 """Fitted models on disk: config.json, safetensors and gene names; no pickle, nothing half written."""
 
+import glob
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sctrellis._core import checks
@@ -39,30 +41,43 @@ class SavedModel:
     var_names: list[str]
 
 
-def write_folder(path: str | Path, files: Mapping[str, Any]) -> None:
+def write_folder(path: str | Path, files: Mapping[str, Any], *, argument: str = "path") -> None:
     """Write a folder of ``*.json`` (any JSON value), ``*.txt`` (str) and ``*.safetensors`` (name to array) at once.
 
-    A folder already there is replaced only when the new one is complete: a stop at any moment leaves one of both.
+    A folder already there is replaced only when the new one is complete: a stop at any moment leaves one of both, if
+    need be aside, from where :func:`recover` puts it back. A folder with other files in it is refused.
     """
-    path = Path(path)
+    path = checks.replaceable_folder(argument, path, files)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = temporary.with_name(f"{temporary.name}.old")
     try:
         for name, content in files.items():
             if name.endswith(".safetensors"):
-                save_file({key: np.ascontiguousarray(value) for key, value in content.items()}, temporary / name)
+                # Not `ascontiguousarray`, which makes a scalar an array of one.
+                save_file({key: np.asarray(value, order="C") for key, value in content.items()}, temporary / name)
             elif name.endswith(".json"):
                 (temporary / name).write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
             else:
                 (temporary / name).write_text(content, encoding="utf-8")
         temporary.chmod(0o755)
-        old = temporary.with_name(f"{temporary.name}.old")
         if path.exists():
             os.replace(path, old)  # noqa: PTH105 - the atomic primitive, by its own name
         os.replace(temporary, path)  # noqa: PTH105
-        shutil.rmtree(old, ignore_errors=True)
     finally:
+        if old.exists() and not path.exists():  # stopped between the two moves
+            os.replace(old, path)  # noqa: PTH105
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(path: str | Path) -> None:
+    """Put back a folder that :func:`write_folder` had moved aside when its process was killed."""
+    path = Path(path)
+    if path.name and not path.exists():
+        aside = [item for item in path.parent.glob(f".{glob.escape(path.name)}.*.old") if item.is_dir()]
+        if aside:
+            os.replace(max(aside, key=lambda item: item.stat().st_mtime), path)  # noqa: PTH105
 
 
 def save(
@@ -134,29 +149,48 @@ def load(path: str | Path, *, var_names: list[str] | None = None) -> SavedModel:
     FileNotFoundError
         If a file of the folder is missing.
     ValueError
-        If the schema is newer than this version reads, an array has another shape than announced, or genes differ.
+        If a file is damaged, the schema is newer than this version reads, an array has another shape than announced,
+        or genes differ.
 
     Examples
     --------
     See :func:`save`.
     """
     path = Path(path)
+    recover(path)
     for name in ("config.json", "model.safetensors", "var_names.txt"):
         checks.existing_file("path", path / name)
-    head = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if head.get("schema", 0) > _SCHEMA:
+    try:
+        head = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(path / "model.safetensors")
+    except (ValueError, SafetensorError) as error:
+        msg = f"`path`: the model at '{path}' cannot be read ({error}): the folder is damaged."
+        raise ValueError(msg) from error
+    if not isinstance(head, dict) or not {"schema", "method", "config", "shapes"} <= head.keys():
+        msg = f"`path`: '{path / 'config.json'}' does not describe a model of sctrellis."
+        raise ValueError(msg)
+    if head["schema"] > _SCHEMA:
         msg = f"`path`: the model at '{path}' has schema {head['schema']}, newer than {_SCHEMA}: upgrade sctrellis."
         raise ValueError(msg)
-    weights = load_file(path / "model.safetensors")
     for name, shape in head["shapes"].items():
         found = list(weights[name].shape) if name in weights else None
         if found != shape:
             msg = f"`path`: array {name!r} at '{path}' has shape {found}, but {shape} was saved: the folder is damaged."
             raise ValueError(msg)
     genes = (path / "var_names.txt").read_text(encoding="utf-8").split("\n")
-    if var_names is not None and list(map(str, var_names)) != genes:
-        unknown = [name for name in genes if name not in set(map(str, var_names))]
-        what = f"{len(unknown)} of its genes are missing ({checks.some(unknown)})" if unknown else "the order differs"
+    given = genes if var_names is None else list(map(str, var_names))
+    if given != genes:
+        missing, extra = _without(genes, given), _without(given, genes)
+        what = "the order differs"
+        if missing:
+            what = f"{len(missing)} of its genes are missing ({checks.some(missing)})"
+        elif extra:
+            what = f"{len(extra)} genes are not its own ({checks.some(extra)})"
         msg = f"The model at '{path}' was fitted on other genes: {what}. Select and order them as in its var_names.txt."
         raise ValueError(msg)
     return SavedModel(head["method"], head["config"], weights, genes)
+
+
+def _without(names: list[str], others: list[str]) -> list[str]:
+    known = set(others)
+    return [name for name in names if name not in known]

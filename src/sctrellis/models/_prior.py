@@ -65,7 +65,8 @@ def reduce_embedding(embedding: np.ndarray, n_components: int = 32) -> Features:
     """
     present = np.isfinite(embedding).all(axis=1)
     centred = embedding[present].astype(np.float64)
-    centred -= centred.mean(axis=0)
+    if len(centred):
+        centred -= centred.mean(axis=0)
     left, size, _ = np.linalg.svd(centred, full_matrices=False)
     kept = size[:n_components] > 1e-6 * max(float(size[0]), 1e-30) if len(size) else np.zeros(0, bool)
     values = np.zeros((len(embedding), int(kept.sum())))
@@ -123,6 +124,8 @@ def predict_effect(features: np.ndarray, effect: np.ndarray) -> SidePrediction:
     left, size, _ = np.linalg.svd(x, full_matrices=False)
     eigenvalues = size**2
     scale = eigenvalues.sum() / min(n, x.shape[1])
+    if scale == 0:  # all genes have the same features
+        return nothing
     projected = left.T @ centred
     best: tuple[np.ndarray, np.ndarray, float] | None = None
     for strength in _STRENGTHS:

@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from sctrellis._core import checks
 from sctrellis._core.logs import logger
 from sctrellis.models._batches import Batches
-from sctrellis.models._io import write_folder
+from sctrellis.models._io import recover, write_folder
 from sctrellis.models._seed import generator
+
+_CHECKPOINT = ("progress.json", "state.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +186,18 @@ def train(
     groups = model.param_groups()  # type: ignore[operator]
     optimisers = {name: group.build() for name, group in groups.items()}
     state = _State(model, optimisers, fingerprint)
-    if checkpoint is not None and (Path(checkpoint) / "progress.json").is_file():
-        state.read(Path(checkpoint))
-        logger.info("resumed from '%s' at epoch %d", Path(checkpoint).name, state.epoch)
+    if checkpoint is not None:
+        recover(checkpoint)
+        checks.replaceable_folder("checkpoint", checkpoint, _CHECKPOINT)  # now, not after hours of training
+        if (Path(checkpoint) / _CHECKPOINT[0]).is_file():
+            state.read(Path(checkpoint))
+            logger.info("resumed from '%s' at epoch %d", Path(checkpoint).name, state.epoch)
     plan = list(_epochs(config.phases))
-    stopped = "end"
+    stopped = state.exhausted(config.patience)
     try:
         for epoch in range(state.epoch, len(plan)):
+            if stopped:
+                break
             phase, epoch_in_phase = plan[epoch]
             active = phase.cycle[epoch_in_phase % len(phase.cycle)]
             means = _one_epoch(model, batches, config, groups, optimisers, phase, epoch_in_phase, epoch, active)
@@ -199,13 +207,12 @@ def train(
             state.record(epoch, means, means.get("validation", means["loss"]), keep_best=config.patience is not None)
             if on_epoch_end is not None:
                 on_epoch_end(epoch, means)
-            if config.patience is not None and epoch - state.best_epoch >= config.patience:
-                stopped = "early_stopping"
-                break
-            if checkpoint is not None and (epoch + 1) % config.checkpoint_every == 0:
+            stopped = state.exhausted(config.patience)
+            if checkpoint is not None and not stopped and (epoch + 1) % config.checkpoint_every == 0:
                 state.write(Path(checkpoint))
     except KeyboardInterrupt:
-        kept = f"; the checkpoint at '{checkpoint}' can be resumed" if checkpoint is not None else ""
+        written = checkpoint is not None and (Path(checkpoint) / _CHECKPOINT[0]).is_file()
+        kept = f"; the checkpoint at '{checkpoint}' can be resumed" if written else ""
         logger.warning("interrupted after epoch %d%s", state.epoch, kept)
         raise
     finally:
@@ -215,7 +222,12 @@ def train(
         state.write(Path(checkpoint))
     if config.patience is not None and state.best:
         model.load_state_dict(state.best)
-    return TrainResult(history=state.history, epochs=state.epoch, best_epoch=state.best_epoch, stopped=stopped)
+    return TrainResult(
+        history=state.history,
+        epochs=state.epoch,
+        best_epoch=state.best_epoch,
+        stopped="early_stopping" if stopped else "end",
+    )
 
 
 def _one_epoch(
@@ -306,7 +318,11 @@ class _State:
             "history": self.history,
         }
         arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
-        write_folder(path, {"progress.json": progress, "state.safetensors": arrays})
+        write_folder(path, dict(zip(_CHECKPOINT, (progress, arrays), strict=True)), argument="checkpoint")
+
+    def exhausted(self, patience: int | None) -> bool:
+        """Return whether the last ``patience`` epochs brought nothing better."""
+        return patience is not None and self.epoch - 1 - self.best_epoch >= patience
 
     def read(self, path: Path) -> None:
         progress = json.loads((path / "progress.json").read_text(encoding="utf-8"))

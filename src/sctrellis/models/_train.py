@@ -14,7 +14,6 @@ from torch import nn
 
 from sctrellis._core import checks
 from sctrellis._core.logs import logger
-from sctrellis.models._batches import Batches
 from sctrellis.models._io import recover, write_folder
 from sctrellis.models._seed import generator
 
@@ -104,7 +103,7 @@ class TrainResult:
     Attributes
     ----------
     history
-        Loss part to one mean per epoch; ``validation`` too where cells were held out.
+        Loss part to one mean per epoch; ``validation`` too where some were held out.
     epochs
         Epochs trained.
     best_epoch
@@ -135,6 +134,26 @@ class Trainable(Protocol):
         ...
 
 
+class BatchSource(Protocol):
+    """What the loop asks of batches, such as those of cells: tensors whose first axis counts, and where they lie."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the order and of the noise."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int) -> Iterator[torch.Tensor]:
+        """Yield the batches of an epoch."""
+        ...
+
+
 def _epochs(phases: Sequence[Phase]) -> Iterator[tuple[Phase, int]]:
     for phase in phases:
         for epoch in range(phase.n_epochs):
@@ -143,10 +162,10 @@ def _epochs(phases: Sequence[Phase]) -> Iterator[tuple[Phase, int]]:
 
 def train(
     model: nn.Module,
-    batches: Batches,
+    batches: BatchSource,
     config: TrainConfig,
     *,
-    validation: Batches | None = None,
+    validation: BatchSource | None = None,
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
     on_epoch_end: Callable[[int, Mapping[str, float]], None] | None = None,
@@ -162,7 +181,7 @@ def train(
     config
         How to train.
     validation
-        Held-out cells; their loss is monitored instead of the training loss.
+        Held-out batches; their loss is monitored instead of the training loss.
     checkpoint
         Folder of the last checkpoint. One that is there is resumed from, and the result is the same as that of a run
         without a stop; it is replaced every ``checkpoint_every`` epochs and at the end.
@@ -232,7 +251,7 @@ def train(
 
 def _one_epoch(
     model: nn.Module,
-    batches: Batches,
+    batches: BatchSource,
     config: TrainConfig,
     groups: Mapping[str, ParamGroup],
     optimisers: Mapping[str, torch.optim.Optimizer],
@@ -254,11 +273,13 @@ def _one_epoch(
         fraction = (epoch_in_phase + i / len(batches)) / phase.n_epochs
         losses = model.losses(batch, noise, fraction)  # type: ignore[operator]
         if not torch.isfinite(losses["loss"]):
-            largest = float(batch.abs().max())
-            msg = (
-                f"Loss became {float(losses['loss']):g} at epoch {epoch} ({phase.name}). Lower the learning rate, or "
-                f"check the expression for extreme values: the largest standardised one here is {largest:.3g}."
-            )
+            msg = f"Loss became {float(losses['loss']):g} at epoch {epoch} ({phase.name}). Lower the learning rate"
+            if batch.is_floating_point():
+                largest = float(batch.abs().max())
+                msg += (
+                    f", or check the expression for extreme values: the largest standardised one here is {largest:.3g}"
+                )
+            msg += "."
             raise FloatingPointError(msg)
         losses["loss"].backward()
         if config.clip_norm is not None:
@@ -275,7 +296,7 @@ def _one_epoch(
 
 
 @torch.no_grad()
-def _evaluate(model: nn.Module, batches: Batches, epoch: int) -> float:
+def _evaluate(model: nn.Module, batches: BatchSource, epoch: int) -> float:
     model.eval()
     noise = generator(batches.device, batches.seed, 0)  # the same noise each time: epochs are compared
     total, n_cells = 0.0, 0

@@ -262,7 +262,7 @@ def replaceable_folder(name: str, path: str | Path, files: Collection[str]) -> P
     if path.is_dir():
         others = sorted(item.name for item in path.iterdir() if item.name not in files)
         if others:
-            msg = f"`{name}`: the folder '{path}' holds other files ({some(others)}), which it would lose. Name another."
+            msg = f"`{name}`: the folder '{path}' holds other files ({some(others)}), which would go. Name another."
             raise ValueError(msg)
     elif path.exists():
         msg = f"`{name}`: '{path}' is a file. Name a folder to write."

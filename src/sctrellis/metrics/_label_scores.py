@@ -26,7 +26,8 @@ def one_hot_scores(rows: Any, columns: Any, labels: Any, query_rows: Any, query_
 
     Notes
     -----
-    The penalty is half the sum of squared coefficients (``C=1`` of scikit-learn); the intercept is not penalised.
+    The penalty is half the sum of squared coefficients (``C=1`` of scikit-learn); the intercept is not penalised. Where
+    all labels are equal there is nothing to tell genes apart, and every pair gets the same logit.
     """
     intercept, row_effect, column_effect = one_hot_effects(rows, columns, labels, query_rows, query_columns)
     return intercept + row_effect + column_effect
@@ -41,12 +42,16 @@ def one_hot_effects(
     rows, columns, labels = np.asarray(rows), np.asarray(columns), np.asarray(labels).astype(bool)
     regulators, row = np.unique(rows, return_inverse=True)
     targets, column = np.unique(columns, return_inverse=True)
+    if labels.all() or not labels.any():
+        none = np.zeros(len(np.asarray(query_rows)))
+        return float(np.log((labels.sum() + 0.5) / ((~labels).sum() + 0.5))), none, none
     n, n_regulators = len(rows), len(regulators)
     index = np.stack([row, n_regulators + column], axis=1).ravel()
     one_hot = sparse.csr_matrix(
         (np.ones(2 * n), index, np.arange(0, 2 * n + 1, 2)), shape=(n, n_regulators + len(targets))
     )
-    model = LogisticRegression(C=1.0, tol=1e-6, max_iter=5000).fit(one_hot, labels)
+    # A tight tolerance: the order of genes must not show in the scores.
+    model = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit(one_hot, labels)
     effects = model.coef_[0]
     return (
         float(model.intercept_[0]),

@@ -26,7 +26,7 @@ def known_factor(logits: np.ndarray, sigma: float) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        ``2 E[sigmoid(l + sigma e)]``, with the probit approximation; 1 where the log-odds are 0, in the interval (0, 2).
+        ``2 E[sigmoid(l + sigma e)]``, with the probit approximation; in (0, 2), and 1 where the log-odds are 0.
         The wider the prior, the closer to 1: labels that are not believed change nothing.
     """
     return 2.0 / (1.0 + np.exp(-logits / np.sqrt(1 + np.pi * sigma**2 / 8)))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sctrellis.models._batches import Standardised
+from sctrellis.models._device import resolve_device
 
 MAX_SYSTEM = 5_000
 """Largest cells x cells or genes x genes system that is solved; beyond it cells are subsampled."""
@@ -84,7 +85,8 @@ class _System:
 
     def largest_eigenvalue(self) -> float:
         """Largest eigenvalue of ``S = Z'Z / n``, by power iterations."""
-        vector = torch.ones(len(self.gram), 1, dtype=self.dtype, device=self.device)
+        # Not ones: genes sum to 0 over the cells, so ones are in the null space of the dual system.
+        vector = self.gram[:, [int(self.gram.norm(dim=0).argmax())]]
         for _ in range(30):
             vector = self.gram @ vector
             vector /= vector.norm()
@@ -177,8 +179,9 @@ def ridge_network(
     rho: float | None = None,
     others: float | None = 1.0,
     tolerance: float = 0.05,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     seed: int = 0,
+    full: bool = False,
 ) -> RidgeNetwork:
     """Regress every gene on all other genes with a ridge penalty, in closed form.
 
@@ -202,6 +205,8 @@ def ridge_network(
         Torch device of the linear algebra.
     seed
         Seed of the cross-validation folds, and of the cells drawn where there are more than the solver takes.
+    full
+        Return the coefficients of all genes, not only those of the regulators.
 
     Returns
     -------
@@ -225,7 +230,7 @@ def ridge_network(
     >>> int(np.abs(fit.weights[0]).argmax())
     1
     """
-    device = torch.device(device)
+    device = resolve_device(device)
     regulators = np.asarray(regulators, dtype=bool)
     n_obs, n_vars = rows.shape
     rng = np.random.default_rng(seed)
@@ -256,15 +261,15 @@ def ridge_network(
             best = (error, chosen, ratio, system)
     assert best is not None
     _, chosen, ratio, system = best
-    index = torch.from_numpy(np.flatnonzero(regulators)).to(device)
+    index = torch.from_numpy(np.arange(n_vars) if full else np.flatnonzero(regulators)).to(device)
     precision, diagonal = system.precision(chosen, index)
     # Back from scaled to standardised genes; constant genes keep their diagonal 1 / (rho * ratio).
     scale = torch.from_numpy(np.where(regulators, 1.0, ratio**-0.5)).to(device)
-    precision, diagonal = precision * scale, diagonal * scale**2
-    weights = -precision / diagonal
-    weights[torch.arange(len(index)), index] = 0
+    precision, diagonal = precision * scale[index, None] * scale, diagonal * scale**2
+    coefficients = -precision / diagonal
+    coefficients[torch.arange(len(index)), index] = 0
     return RidgeNetwork(
-        weights=weights.float().cpu().numpy(),
+        weights=coefficients.float().cpu().numpy(),
         precision=precision.cpu().numpy(),
         precision_diagonal=diagonal.cpu().numpy(),
         rho=float(chosen),

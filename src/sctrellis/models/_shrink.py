@@ -273,9 +273,9 @@ def shrink_network(
 
     Notes
     -----
-    With ``b = s (mu + D)`` the loss per target is the data term of the ridge start, profiled over all genes that are not
-    regulators, plus ``rho |D|^2 / 2 + lam |D|_1``. Without priors (mu = 0, s = 1) and with lam = 0 the ridge start is
-    the solution. One product with ``H`` costs O(p^2 G).
+    With ``b = s (mu + D)`` the loss per target is the data term of the ridge start, profiled over all genes that are
+    not regulators, plus ``rho |D|^2 / 2 + lam |D|_1``. Without priors (mu = 0, s = 1) and with lam = 0 the
+    ridge start is the solution. One product with ``H`` costs O(p^2 G).
 
     Examples
     --------
@@ -296,14 +296,15 @@ def shrink_network(
     zeros = torch.zeros_like(profile.start)
     ones = torch.ones_like(zeros)
     known = None if labels is None or np.isinf(config.sigma_p) else np.nonzero(labels)
-    logits = None if known is None else known_logits(labels[known])  # type: ignore[index]
+    seen = np.zeros(0) if labels is None or known is None else labels[known]
+    logits = known_logits(seen)
     steps = 0
 
     def factors(side: torch.Tensor) -> torch.Tensor:
         if known is None:
             return side
         scale = side.clone()
-        scale[known] *= torch.from_numpy(known_factor(logits, config.sigma_p)).to(scale)  # type: ignore[arg-type]
+        scale[known] *= torch.from_numpy(known_factor(logits, config.sigma_p)).to(scale)
         return scale
 
     mean, side, scale = zeros, ones, factors(ones)
@@ -328,16 +329,8 @@ def shrink_network(
         if on_step is not None:
             on_step()
         if known is not None:
-            b = (scale * (mean + deviation))[known].cpu().numpy()
-            logits = _update_logits(
-                b,
-                mean[known].cpu().numpy(),
-                side[known].cpu().numpy(),
-                labels[known],
-                n_obs,
-                profile.rho,
-                config,  # type: ignore[index]
-            )
+            b, centre, others = (part[known].cpu().numpy() for part in (scale * (mean + deviation), mean, side))
+            logits = _update_logits(b, centre, others, seen, n_obs, profile.rho, config)
             new = factors(side)
             # Keep b where it is; its split into factor and deviation changes.
             deviation = profile.without_self(scale * (mean + deviation) / new - mean)
@@ -348,7 +341,7 @@ def shrink_network(
     weights = profile.without_self(scale * (mean + deviation))
     probability = np.full(tuple(zeros.shape), 0.5, dtype=np.float32)
     if known is not None:
-        probability[known] = known_factor(logits, config.sigma_p) / 2  # type: ignore[arg-type]
+        probability[known] = known_factor(logits, config.sigma_p) / 2
     return ShrunkNetwork(
         weights=weights.float().cpu().numpy(),
         mean=mean.float().cpu().numpy(),

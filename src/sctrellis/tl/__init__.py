@@ -1,6 +1,9 @@
 """Fit and judge: check, read, call, write, log."""
 
 from sctrellis.tl._baseline import baseline
+from sctrellis.tl._bias_audit import bias_audit
+from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._evaluate import evaluate
+from sctrellis.tl._infosem import infosem
 
-__all__ = ["baseline", "evaluate"]
+__all__ = ["baseline", "bias_audit", "deepsem", "evaluate", "infosem"]

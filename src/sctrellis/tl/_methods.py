@@ -38,6 +38,13 @@ class Method:
 
 
 METHODS: tuple[Method, ...] = (
+    Method(name="deepsem", options={"max_epochs": 3, "n_hidden": 4, "n_runs": 2}, stochastic=True, follows_genes=False),
+    Method(
+        name="infosem",
+        options={"embedding": "embedding", "known": "network", "max_epochs": 2, "n_hidden": 4, "keep_stages": True},
+        stochastic=True,
+        follows_genes=False,
+    ),
     Method(name="pearson", function_name="baseline", options={"method": "pearson"}),
     Method(name="spearman", function_name="baseline", options={"method": "spearman"}),
     Method(name="pearson_pc1", function_name="baseline", options={"method": "pearson_pc1"}),

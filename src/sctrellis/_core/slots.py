@@ -120,6 +120,19 @@ def read_network(adata: Any, key: str, *, argument: str = "network") -> sparse.c
     return network
 
 
+def values_at(network: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Return the stored values at pairs; NaN where a pair is not stored (a stored zero is a value)."""
+    n = network.shape[1]
+    stored = np.repeat(np.arange(network.shape[0], dtype=np.int64), np.diff(network.indptr)) * n + network.indices
+    wanted = row.astype(np.int64) * n + column
+    values = np.full(len(wanted), np.nan, dtype=np.float32)
+    if len(stored):
+        at = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
+        found = stored[at] == wanted
+        values[found] = network.data[at[found]]
+    return values
+
+
 def read_folds(adata: Any, network: str) -> sparse.csr_matrix | None:
     """Return the folds of ``network`` (1 train, 2 validation, 3 test; absent = outside the universe), or None."""
     key = Keys(network).fold

@@ -106,5 +106,5 @@ def edges(
     for extra in _EXTRAS:
         if f"{key}_{extra}" in ad.varp:
             network = slots.read_network(ad, f"{key}_{extra}", argument="key")
-            table[extra] = _pairs.lookup(network, pairs.row, pairs.column)
+            table[extra] = slots.values_at(network, pairs.row, pairs.column)
     return pd.DataFrame(table)

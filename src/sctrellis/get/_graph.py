@@ -91,7 +91,7 @@ def graph(
     ad = slots.source(adata, mod)
     stored = np.diff(slots.read_network(ad, key, argument="key").indptr) > 0
     ends = table[["source", "target"]].to_numpy().ravel()
-    result = nx.DiGraph(key=key)
+    result: nx.DiGraph[str] = nx.DiGraph(key=key)
     for gene in dict.fromkeys(ends):
         result.add_node(gene, is_regulator=bool(stored[ad.var_names.get_loc(gene)]))
     values = [column for column in table.columns if column not in ("source", "target")]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from sctrellis._core import checks, slots
 
@@ -100,19 +99,6 @@ def read(
     rank[np.argsort(genes)] = np.arange(len(genes))
     row, column = row[mask], network.indices[mask]
     return Pairs(row, column, network.data[mask], score[mask], rank[row] * len(genes) + rank[column], genes)
-
-
-def lookup(network: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Return the stored values at pairs; NaN where a pair is not stored (a stored zero is a value)."""
-    n = network.shape[1]
-    stored = np.repeat(np.arange(network.shape[0], dtype=np.int64), np.diff(network.indptr)) * n + network.indices
-    wanted = row.astype(np.int64) * n + column
-    values = np.full(len(wanted), np.nan, dtype=np.float32)
-    if len(stored):
-        at = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
-        found = stored[at] == wanted
-        values[found] = network.data[at[found]]
-    return values
 
 
 def _is_known(ad: Any, key: str) -> bool:

@@ -119,7 +119,7 @@ def network(
     absent = np.setdiff1d(np.flatnonzero(chosen), nodes)
     if len(absent):
         checks.warn(f"{len(absent)} of `genes` have no edge among those drawn ({checks.some(ad.var_names[absent])}).")
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[int] = nx.DiGraph()
     graph.add_nodes_from(nodes.tolist())
     graph.add_edges_from(zip(pairs.row.tolist(), pairs.column.tolist(), strict=True))
     if layout == "spring":
@@ -192,10 +192,10 @@ def _positions(graph: "nx.DiGraph", layout: str, seed: int) -> dict[int, Any]:
     undirected = graph.to_undirected()
     order = {node: i for i, node in enumerate(graph)}
     parts = []
-    for nodes in nx.connected_components(undirected):
-        part = nx.Graph()
+    for together in nx.connected_components(undirected):
+        part: nx.Graph[int] = nx.Graph()
         # In the order of the graph: the layouts start from it.
-        part.add_nodes_from(sorted(nodes, key=order.__getitem__))
+        part.add_nodes_from(sorted(together, key=order.__getitem__))
         part.add_edges_from(undirected.edges(part))
         place = _place(part, layout, seed)
         at = np.array([place[node] for node in part])

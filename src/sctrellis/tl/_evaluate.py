@@ -22,6 +22,7 @@ Metric = Literal[
     "auroc", "auprc", "auprc_ratio", "early_precision", "early_precision_ratio", "hit_rate", "hit_rate_ratio"
 ]
 _FOLDS = {"train": 1, "validation": 2, "test": 3}
+_CLASSES = {"SS": 1, "SU": 2, "US": 3, "UU": 4}
 _CONVENTIONS: dict[str | None, dict[str, Any]] = {
     None: {"interp": "step", "ties": "expected"},
     "beeline": {"interp": "trapezoid", "ties": "beeline"},
@@ -36,6 +37,7 @@ def evaluate(
     *,
     network: str = "network",
     fold: Literal["train", "validation", "test", "all"] | None = "test",
+    pair_class: Literal["SS", "SU", "US", "UU"] | None = None,
     universe: Universe = "beeline_tf",
     regulators: str | Sequence[str] | None = None,
     baselines: Sequence[Baseline] = ("random", "degree", "pearson", "ridge"),
@@ -67,6 +69,10 @@ def evaluate(
         Pairs to judge on: a fold of :func:`sctrellis.pp.split_edges`, or ``"all"`` (or None) for the whole universe.
         Without stored folds ``"test"`` takes the whole universe, and raises if a network in `keys` was fitted with
         these labels.
+    pair_class
+        Pairs to judge on within the fold, after a split with ``scheme="infosem"``: ``"SS"`` both genes seen in
+        training, ``"SU"`` an unseen target, ``"US"`` an unseen regulator, ``"UU"`` both unseen. None takes every pair
+        of the fold, a mixture that depends on how many pairs each class has: name a class to compare methods.
     universe
         Candidate pairs: ``"beeline_tf"`` (regulators with a known edge x genes with a known edge), ``"beeline_all"``
         (all ordered pairs of genes with a known edge), ``"listed"`` (candidate regulators x all genes) or
@@ -113,7 +119,7 @@ def evaluate(
             that has at least 5 positive and 5 negative pairs.
         ``value``, ``low``, ``high``, ``ceiling``
             The number, its 95 % interval, and what a perfect ranking would get (NaN where it differs by group).
-        ``base``, ``n_pairs``, ``n_positive``, ``n_regulators``, ``fold``
+        ``base``, ``n_pairs``, ``n_positive``, ``n_regulators``, ``fold``, ``pair_class``
             Share of positive pairs (the precision of random scores), and what was judged on.
         ``scored``, ``coverage``, ``note``
             Share of the pairs that the network scores, share of regulators (or targets) in the mean, and why an
@@ -127,7 +133,8 @@ def evaluate(
     Raises
     ------
     KeyError
-        If a network, layer, column or modality is missing, or `fold` is asked for and no folds are stored.
+        If a network, layer, column or modality is missing, or `fold` or `pair_class` is asked for and the split that
+        stores it was not made.
     ValueError
         If a network in `keys` was fitted with labels that it would be judged on, leaves candidate pairs unscored
         (``missing="error"``), or scores regulators only (``"beeline_all"``); if the pairs hold no known edge or
@@ -167,6 +174,8 @@ def evaluate(
     keys = _names("keys", keys)
     metrics, baselines = _choices("metrics", metrics, get_args(Metric)), _choices("baselines", baselines, BASELINES)
     judged: str = "all" if fold is None else checks.choice("fold", fold, (*_FOLDS, "all"))
+    if pair_class is not None:
+        checks.choice("pair_class", pair_class, tuple(_CLASSES))
     checks.choice("universe", universe, universes.UNIVERSES)
     checks.choice("missing", missing, ("error", "lowest"))
     checks.choice("compat", compat, tuple(_CONVENTIONS))
@@ -187,14 +196,16 @@ def evaluate(
     pairs = universes.pairs(known, candidates, universe)
     if judged != "all":
         pairs = _in_fold(pairs, folds, judged)
+    if pair_class is not None:
+        pairs = _in_class(pairs, ad, network, pair_class)
     row, column = _positions(pairs)
-    labels = _lookup(known, row, column) > 0
-    _check_labels(labels, network, judged, universe)
+    labels = slots.values_at(known, row, column) > 0
+    _check_labels(labels, network, judged, universe, pair_class)
 
     unscored = 0.0 if compat == "beeline" else -np.inf
     scores, scored = {}, {}
     for key in keys:
-        found = np.abs(_lookup(stored[key], row, column))
+        found = np.abs(slots.values_at(stored[key], row, column))
         n_bad = int((~np.isfinite(stored[key].data)).sum())
         if n_bad:
             msg = f"`keys`: {key!r} has {n_bad:,} NaN or infinite scores. Infer it again, or leave such pairs out."
@@ -231,6 +242,7 @@ def evaluate(
         part.insert(1, "kind", [kinds.get(key, "baseline") for key in part["key"]])
     table["scored"] = table["key"].map(scored)
     table["fold"] = judged
+    table["pair_class"] = pair_class or "all"
     entry = record.build(
         "evaluate",
         ad,
@@ -300,26 +312,25 @@ def _in_fold(pairs: sparse.csr_matrix, folds: sparse.csr_matrix | None, fold: st
     return inside
 
 
+def _in_class(pairs: sparse.csr_matrix, adata: Any, network: str, pair_class: str) -> sparse.csr_matrix:
+    key = Keys(network).stage("class")
+    remedy = f"Run `sctrellis.pp.split_edges(adata, {network!r}, scheme='infosem')`: other schemes have no classes."
+    # Splitting again with another scheme leaves an empty matrix.
+    stored = [name for name in adata.varp if name != key or adata.varp[name].nnz]
+    checks.has_slot("pair_class", key, stored, "adata.varp", remedy)
+    classes = slots.read_network(adata, key, argument="pair_class")
+    return pairs.multiply(sparse.csr_matrix(classes == _CLASSES[pair_class])).tocsr()
+
+
 def _positions(pairs: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     pairs.sort_indices()
     coo = pairs.tocoo()
     return coo.row[coo.data], coo.col[coo.data]
 
 
-def _lookup(network: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Return the stored values at pairs, float64 with NaN where nothing is stored; stored zeros are kept."""
-    coo, n = network.tocoo(), np.int64(network.shape[1])
-    stored, wanted = coo.row * n + coo.col, row * n + column
-    found = np.full(len(row), np.nan)
-    if len(stored):
-        place = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
-        hit = stored[place] == wanted
-        found[hit] = coo.data[place[hit]]
-    return found
-
-
-def _check_labels(labels: np.ndarray, network: str, fold: str, universe: str) -> None:
+def _check_labels(labels: np.ndarray, network: str, fold: str, universe: str, pair_class: str | None) -> None:
     n_positive, where = int(labels.sum()), "" if fold == "all" else f" in fold {fold!r}"
+    where += "" if pair_class is None else f" of class {pair_class!r}"
     if n_positive == 0:
         msg = (
             f"`network`: {network!r} has no known edge among the {len(labels):,} pairs of `universe={universe!r}`"

@@ -428,3 +428,36 @@ def test_pearson_on_mdc(data_dir, reference, density, early, area):
         assert micro.loc["early_precision_ratio", "pearson"] == pytest.approx(early, abs=0.01)
         assert micro.loc["auprc_ratio", "pearson"] == pytest.approx(area, abs=0.01)
         assert micro.loc["auroc", "random"] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("pair_class", "code"), [("SS", 1), ("SU", 2), ("US", 3), ("UU", 4)])
+def test_a_class_of_pairs_is_judged_alone(grn, pair_class, code):
+    tr.pp.split_edges(grn, scheme="infosem", test_frac=0.4)
+    pairs = (grn.varp["network_fold"].toarray() == 3) & (grn.varp["network_class"].toarray() == code)
+    table = tr.tl.evaluate(grn, "method", pair_class=pair_class, metrics="auroc", **FAST)
+    scores, labels = np.abs(pair_values(grn.varp["method"], pairs)), pair_values(grn.varp["network"], pairs) > 0
+    assert table["n_pairs"].iloc[0] == pairs.sum()
+    assert table.query("level == 'micro'")["value"].item() == metrics.auroc(scores, labels)
+    assert set(table["pair_class"]) == {pair_class}
+
+
+def test_no_class_is_every_pair_of_the_fold(grn):
+    tr.pp.split_edges(grn, scheme="infosem")
+    table = tr.tl.evaluate(grn, "method", **FAST)
+    assert table["n_pairs"].iloc[0] == (grn.varp["network_fold"].toarray() == 3).sum()
+    assert set(table["pair_class"]) == {"all"}
+
+
+@pytest.mark.parametrize("before", [None, "infosem"])
+def test_a_class_needs_a_split_that_has_them(grn, before):
+    if before:
+        tr.pp.split_edges(grn, scheme=before)
+    tr.pp.split_edges(grn, scheme="edge")
+    state = content(grn)
+    with pytest.raises(
+        KeyError, match=r"`pair_class`: 'network_class' not found .* scheme='infosem'\)`: other schemes"
+    ):
+        tr.tl.evaluate(grn, "method", pair_class="UU", **FAST)
+    with pytest.raises(ValueError, match="`pair_class` to be one of 'SS', 'SU', 'US', 'UU'; found 'unseen'"):
+        tr.tl.evaluate(grn, "method", pair_class="unseen", **FAST)
+    assert content(grn) == state

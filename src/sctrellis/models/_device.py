@@ -11,8 +11,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     Parameters
     ----------
     device
-        ``"auto"`` follows ``settings.device`` and then takes CUDA when present, else the CPU; another name is taken as
-        it is and raises where the device is missing. MPS is used only when asked for.
+        Torch device. ``"auto"`` follows ``settings.device`` and then takes CUDA when present, else the CPU; another
+        name is taken as it is and raises where the device is missing. MPS is used only when asked for.
 
     Returns
     -------

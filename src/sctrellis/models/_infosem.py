@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sctrellis.models._batches import Batches, Standardised
+from sctrellis.models._complete import complete_network
 from sctrellis.models._device import resolve_device
 from sctrellis.models._ensemble import EpochCallback, Run, SEMFit, arrays_of, combine, fit_runs, training_info
 from sctrellis.models._entrywise import EntrywiseMLP
@@ -18,6 +19,7 @@ from sctrellis.models._ridge import MAX_SYSTEM, RidgeNetwork, ridge_network
 from sctrellis.models._seed import generator
 from sctrellis.models._sem import sem_noise, sem_response, spectral_radius
 from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
+from sctrellis.models._strength import choose_prior_strength
 from sctrellis.models._train import ParamGroup, Phase, TrainConfig, train
 
 _MAX_RADIUS = 0.95
@@ -38,6 +40,10 @@ class InfoSEMConfig:
         Principal components of the embedding that are used, at most.
     shrink
         Settings of the convex stage, which has the priors.
+    choose_strength
+        Choose ``shrink.lam_mean`` by the reconstruction of held-out cells instead of taking it as given.
+    warm_start
+        Start the variational stage at the convex solution; else at an empty network.
     n_epochs
         Epochs of the variational stage; 0 ends with the convex stage.
     steps_per_epoch
@@ -58,6 +64,8 @@ class InfoSEMConfig:
     others: float | None = None
     n_components: int = 32
     shrink: ShrinkConfig = ShrinkConfig()
+    choose_strength: bool = False
+    warm_start: bool = True
     n_epochs: int = 20
     steps_per_epoch: int = 4
     batch_size: int = 128
@@ -177,27 +185,8 @@ class _Start:
 def _all_genes(full: RidgeNetwork, shrunk: ShrunkNetwork, regulators: np.ndarray, device: torch.device) -> _Start:
     """Let all genes condition each other: the other genes' coefficients are optimal given the regulators'."""
     index = np.flatnonzero(regulators)
-    precision = torch.from_numpy(full.precision).to(device)
-    diagonal = torch.from_numpy(full.precision_diagonal).to(device)
-    own = torch.arange(len(diagonal), device=device)
-    start = -precision / diagonal
-    start[own, own] = 0.0
-    rows = torch.from_numpy(index).to(device)
-    change = torch.from_numpy(shrunk.weights).to(precision) - start[rows]
-    # With P(k) the precision without gene k, moving b by d moves the rest by P(k)_OR P(k)_RR^-1 d.
-    block = precision[rows][:, rows]
-    across = torch.linalg.solve(block, precision[rows])
-    solved = torch.linalg.solve(block, change)
-    rest = diagonal - (precision[rows] * across).sum(0)
-    regulator = torch.from_numpy(regulators).to(device)
-    factor = torch.where(regulator | (rest <= 1e-12 * diagonal), torch.zeros_like(rest), 1.0 / rest)
-    solved += across * (factor * (across * change).sum(0))
-    solved[torch.arange(len(index), device=device), rows] = 0.0
-    moved = precision[:, rows] @ solved - precision * ((precision[rows] * solved).sum(0) / diagonal)
-    start += torch.where(regulator[:, None], torch.zeros_like(moved), moved)
-    start[rows] = torch.from_numpy(shrunk.weights).to(start)
-    start[own, own] = 0.0
-    n_vars = len(diagonal)
+    start = complete_network(full, shrunk.weights, regulators, device)
+    n_vars = len(start)
     penalty = np.full((n_vars, n_vars), full.rho * full.others, dtype=np.float32)
     penalty[index] = full.rho / np.maximum(shrunk.scale, 1e-3) ** 2
     centre = np.zeros((n_vars, n_vars), dtype=np.float32)
@@ -309,8 +298,13 @@ def fit_infosem(
         if len(full.weights) == len(index)
         else replace(full, weights=full.weights[index], precision=full.precision[index])
     )
+    shrink, errors = config.shrink, None
+    if config.choose_strength and features is not None and n_vars <= MAX_SYSTEM:
+        shrink, errors = choose_prior_strength(
+            rows, regulators, ridge, features=features, labels=labels, config=shrink, device=device, seed=seed
+        )
     shrunk = shrink_network(
-        ridge, regulators, n_obs=n_obs, features=features, labels=labels, config=config.shrink, device=device
+        ridge, regulators, n_obs=n_obs, features=features, labels=labels, config=shrink, device=device
     )
     stages = {"ridge": ridge.weights, "convex": shrunk.weights}
     parts = {}
@@ -329,7 +323,11 @@ def fit_infosem(
         "n_runs": n_runs,
         **_prior_info(shrunk),
     }
+    if features is not None:
+        info["lam_mean"] = shrink.lam_mean
     tables = {"cv": ridge.cv} if len(ridge.cv) else {}
+    if errors is not None:
+        tables["prior_strength"] = errors
     if config.n_epochs == 0:
         weights = {"adjacency": shrunk.weights[None], "positions": index[None]}
         return SEMFit(
@@ -348,6 +346,8 @@ def fit_infosem(
     def fit_one(run_seed: int, folder: Path | None) -> Run:
         given = (begin.start, begin.positions, begin.centre, begin.penalty)
         start, positions, centre, penalty = (torch.from_numpy(array).to(device) for array in given)
+        if not config.warm_start:
+            start = torch.zeros_like(start)
         module = InfoSEM(start, positions, centre, penalty, config, generator(device, run_seed, 2**32))
         batches = Batches(data, config.batch_size, run_seed, device, max_batches=config.steps_per_epoch)
         result = train(

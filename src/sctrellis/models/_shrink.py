@@ -71,6 +71,12 @@ class ShrunkNetwork:
     mean_weights: np.ndarray
     n_iterations: int
 
+    @property
+    def uses_embedding(self) -> bool:
+        """Whether the embedding predicts either side of the network."""
+        sides = (self.regulator_prediction, self.target_prediction)
+        return any(side is not None and not np.isnan(side.strength) for side in sides)
+
 
 class Profile:
     """Half-squared loss of the regulators' coefficients, all other genes' coefficients already optimal.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sctrellis._core import checks
 from sctrellis.models._batches import Batches, Standardised
 from sctrellis.models._device import resolve_device
 from sctrellis.models._ensemble import EpochCallback, Run, SEMFit, arrays_of, combine, fit_runs, training_info
@@ -135,7 +136,7 @@ def fit_deepsem(
     n_runs: int = 1,
     seed: int = 0,
     device: str | torch.device = "auto",
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
     on_epoch_end: EpochCallback | None = None,
@@ -157,7 +158,7 @@ def fit_deepsem(
     device
         Torch device.
     n_jobs
-        Runs at the same time.
+        Workers; None is ``settings.n_jobs``, -1 all cores.
     checkpoint
         Folder of the checkpoints; a fit that was stopped resumes from it.
     fingerprint
@@ -208,7 +209,7 @@ def fit_deepsem(
         network = module.weights.detach()[torch.from_numpy(index).to(device)].cpu().numpy()
         return Run(network, arrays_of(module), result)
 
-    runs = fit_runs(fit_one, n_runs, seed, n_jobs=n_jobs, checkpoint=checkpoint)
+    runs = fit_runs(fit_one, n_runs, seed, n_jobs=checks.n_jobs(n_jobs), checkpoint=checkpoint)
     network, std, weights, history = combine(runs)
     info = {"device": device.type, "n_runs": n_runs, **training_info(runs)}
     return SEMFit(network=network, std=std, weights=weights, history=history, info=info)

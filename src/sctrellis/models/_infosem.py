@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sctrellis._core import checks
 from sctrellis.models._batches import Batches, Standardised
 from sctrellis.models._complete import complete_network
 from sctrellis.models._device import resolve_device
@@ -217,7 +218,7 @@ def fit_infosem(
     n_runs: int = 1,
     seed: int = 0,
     device: str | torch.device = "auto",
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
     on_epoch_end: EpochCallback | None = None,
@@ -246,7 +247,7 @@ def fit_infosem(
     device
         Torch device.
     n_jobs
-        Runs at the same time.
+        Workers; None is ``settings.n_jobs``, -1 all cores.
     checkpoint
         Folder of the checkpoints of the variational stage; a fit that was stopped resumes from it.
     fingerprint
@@ -361,7 +362,7 @@ def fit_infosem(
         network = module.weights.detach().cpu().numpy()[begin.rows]
         return Run(network, arrays_of(module), result)
 
-    runs = fit_runs(fit_one, n_runs, seed, n_jobs=n_jobs, checkpoint=checkpoint)
+    runs = fit_runs(fit_one, n_runs, seed, n_jobs=checks.n_jobs(n_jobs), checkpoint=checkpoint)
     network, std, weights, history = combine(runs)
     return SEMFit(
         network=network,

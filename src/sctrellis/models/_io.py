@@ -83,6 +83,7 @@ def recover(path: str | Path) -> None:
 def save(
     path: str | Path,
     method: str,
+    *,
     config: Mapping[str, Any],
     weights: Mapping[str, np.ndarray],
     var_names: list[str],
@@ -111,7 +112,8 @@ def save(
     --------
     >>> import tempfile, numpy as np, sctrellis as tr
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tr.models.save(f"{folder}/fit", "infosem", {"rho": 1.0}, {"adjacency": np.eye(2)}, ["A", "B"])
+    ...     weights = {"adjacency": np.eye(2)}
+    ...     tr.models.save(f"{folder}/fit", "infosem", config={}, weights=weights, var_names=["A", "B"])
     ...     tr.models.load(f"{folder}/fit").var_names
     ['A', 'B']
     """
@@ -154,7 +156,12 @@ def load(path: str | Path, *, var_names: list[str] | None = None) -> SavedModel:
 
     Examples
     --------
-    See :func:`save`.
+    >>> import tempfile, sctrellis as tr
+    >>> adata = tr.datasets.toy()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tr.tl.infosem(adata, save_model=f"{folder}/fit")
+    ...     tr.models.load(f"{folder}/fit").weights["adjacency"].shape
+    (1, 30, 30)
     """
     path = Path(path)
     recover(path)

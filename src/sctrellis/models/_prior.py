@@ -62,6 +62,13 @@ def reduce_embedding(embedding: np.ndarray, n_components: int = 32) -> Features:
     -------
     Features
         The components, and which genes have them.
+
+    Examples
+    --------
+    >>> import numpy as np, sctrellis as tr
+    >>> vectors = np.array([[0.0, 1.0], [2.0, 1.0], [np.nan, np.nan]])
+    >>> tr.models.reduce_embedding(vectors).values.shape
+    (3, 1)
     """
     present = np.isfinite(embedding).all(axis=1)
     centred = embedding[present].astype(np.float64)

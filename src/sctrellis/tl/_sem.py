@@ -87,4 +87,4 @@ def save_fit(path: str | Path | None, method: str, config: Any, fit: "SEMFit", a
         return
     from sctrellis.models import save
 
-    save(path, method, asdict(config), fit.weights, list(adata.var_names))
+    save(path, method, config=asdict(config), weights=fit.weights, var_names=list(adata.var_names))

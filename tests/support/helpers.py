@@ -113,10 +113,11 @@ def csr_with_zeros(x: np.ndarray) -> sparse.csr_matrix:
 
 def crowded_toy() -> ad.AnnData:
     """Return the toy data with something in every slot, so that a change anywhere shows."""
-    from sctrellis import datasets
+    from sctrellis import datasets, pp
 
     rng = np.random.default_rng(0)
     adata = datasets.toy()
+    pp.split_edges(adata, "network", test_frac=0.1)
     adata.layers["expression"] = sparse.csr_matrix(adata.X)
     adata.raw = adata.copy()
     adata.obs["depth"] = rng.random(adata.n_obs)

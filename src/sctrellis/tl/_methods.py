@@ -52,4 +52,32 @@ METHODS: tuple[Method, ...] = (
     Method(name="ridge", function_name="baseline", options={"method": "ridge"}, stochastic=True),
     Method(name="gbm", function_name="baseline", options={"method": "gbm"}, stochastic=True, follows_genes=False),
     Method(name="random", function_name="baseline", options={"method": "random"}, stochastic=True, follows_genes=False),
+    Method(name="one_hot", function_name="edge_classifier", options={"method": "one_hot"}),
+    Method(name="degree", function_name="edge_classifier", options={"method": "degree"}),
+    Method(
+        name="embedding_lr",
+        function_name="edge_classifier",
+        options={"method": "embedding", "embedding": "embedding"},
+    ),
+    Method(
+        name="matcomp",
+        function_name="edge_classifier",
+        options={"method": "matcomp", "n_factors": 2},
+        stochastic=True,
+        follows_genes=False,
+    ),
+    Method(
+        name="genelink",
+        function_name="edge_classifier",
+        options={"method": "genelink", "max_epochs": 2},
+        stochastic=True,
+        follows_genes=False,
+    ),
+    Method(
+        name="scgreat",
+        function_name="edge_classifier",
+        options={"method": "scgreat", "embedding": "embedding", "max_epochs": 2},
+        stochastic=True,
+        follows_genes=False,
+    ),
 )

@@ -167,7 +167,7 @@ class InfoSEM(nn.Module):
     @torch.no_grad()
     def after_epoch(self, epoch: int) -> None:
         """Shrink the network where its system comes near to singular."""
-        radius = spectral_radius(self.weights, self.positions)
+        radius = spectral_radius(self.weights, self.positions, n_iterations=100)
         if radius > _MAX_RADIUS:
             self.adjacency.mul_(_MAX_RADIUS / radius)
 

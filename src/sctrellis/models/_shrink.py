@@ -179,7 +179,7 @@ def _prior_mean(
     if not np.isnan(column.strength):
         parts.append((2, counted * torch.from_numpy(column.effect).to(effects)))
     weights = np.zeros(3)
-    if not parts or np.isinf(config.lam_mean):
+    if not parts:
         return torch.zeros_like(effects), row, column, weights
     rho = profile.rho
     images = [part - rho * profile.inverse_hessian(part) for _, part in parts]
@@ -317,7 +317,7 @@ def shrink_network(
     row = column = None
     mean_weights = np.zeros(3)
     deviation = zeros
-    if features is not None:
+    if features is not None and not np.isinf(config.lam_mean):
         effects = profile.start
         if known is not None:  # labels reach other pairs through the effects that embeddings predict
             deviation, steps = _solve(profile, zeros, scale, zeros, config)
@@ -326,7 +326,7 @@ def shrink_network(
             mean, row, column, mean_weights = _prior_mean(
                 profile, effects, features, np.flatnonzero(regulators), config
             )
-        elif not np.isinf(config.lam_mean):
+        else:
             side, row, column = _prior_scale(profile, effects, features, np.flatnonzero(regulators))
             scale = factors(side)
     for _ in range(1 if known is None else 5):

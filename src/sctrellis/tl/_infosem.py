@@ -220,7 +220,8 @@ def infosem(
     rows = slots.read_matrix(ad, layer)
     vectors = None if embedding is None else slots.read_embedding(ad, embedding)
     labels = None if known is None else known_labels(ad, known, mask, negatives)
-    conditioned = int(mask.sum()) if conditioning == "regulators" or ad.n_vars > 5_000 else ad.n_vars
+    everyone = conditioning == "all" or (conditioning == "auto" and ad.n_vars <= 5_000)
+    conditioned = ad.n_vars if everyone else int(mask.sum())
     checks.dense_size(
         (8, conditioned, ad.n_vars), "Fitting the network", "Use `conditioning='regulators'`, or select genes first."
     )

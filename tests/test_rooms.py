@@ -50,7 +50,8 @@ DOORS = {
     "tl": Doors(
         ARRAYS | FITS | {"sctrellis._core", "sctrellis.metrics"},
         frozenset(
-            {"sctrellis.models", "sctrellis.explain", "anndata", "mudata", "lightgbm", "networkx", "scanpy", "tqdm"}
+            {"sctrellis.models", "sctrellis.explain", "sctrellis.pp"}
+            | {"anndata", "mudata", "lightgbm", "networkx", "scanpy", "tqdm"}
         ),
     ),
     "get": Doors(ARRAYS | {"sctrellis._core"}, frozenset({"anndata", "mudata", "networkx"})),

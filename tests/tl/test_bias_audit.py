@@ -148,7 +148,7 @@ def test_numbers_are_those_of_an_independent_reckoning():
     assert code(adata) == "undecided"
     record = tr.get.record(adata, "bias_audit")
     out_degree, in_degree = np.bincount(row[label], minlength=N), np.bincount(column[label], minlength=N)
-    popularity = np.log1p(out_degree[test.row]) + np.log1p(in_degree[test.col])
+    popularity = (np.log1p(out_degree[test.row]) + np.log1p(in_degree[test.col])).astype(np.float32)
     relations = record["correlations"].iloc[0]
     assert relations["pairs"] == pytest.approx(stats.spearmanr(scores, popularity).statistic)
     means = [scores[test.row == i].mean() for i in range(P)]

@@ -1,10 +1,11 @@
 """Fit and judge: check, read, call, write, log."""
 
 from sctrellis.tl._baseline import baseline
+from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
 
-__all__ = ["baseline", "bias_audit", "deepsem", "edge_classifier", "evaluate", "infosem"]
+__all__ = ["baseline", "benchmark", "bias_audit", "deepsem", "edge_classifier", "evaluate", "infosem"]

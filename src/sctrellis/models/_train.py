@@ -273,7 +273,8 @@ def _one_epoch(
         fraction = (epoch_in_phase + i / len(batches)) / phase.n_epochs
         losses = model.losses(batch, noise, fraction)  # type: ignore[operator]
         if not torch.isfinite(losses["loss"]):
-            msg = f"Loss became {float(losses['loss']):g} at epoch {epoch} ({phase.name}). Lower the learning rate"
+            value = float(losses["loss"].detach())
+            msg = f"Loss became {value:g} at epoch {epoch} ({phase.name}). Lower the learning rate"
             if batch.is_floating_point():
                 largest = float(batch.abs().max())
                 msg += (
@@ -336,7 +337,7 @@ class _State:
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
             "best_loss": self.best_loss,
-            "history": self.history,
+            "history": list(self.history.items()),  # JSON objects are written sorted; parts have an order
         }
         arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
         write_folder(path, dict(zip(_CHECKPOINT, (progress, arrays), strict=True)), argument="checkpoint")
@@ -364,7 +365,7 @@ class _State:
                 # Adam keeps its step count on the CPU wherever the parameters are.
                 state.setdefault(int(index), {})[slot] = value.cpu() if slot == "step" else value
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        self.epoch, self.history = progress["epoch"], progress["history"]
+        self.epoch, self.history = progress["epoch"], dict(progress["history"])
         self.best_epoch, self.best_loss = progress["best_epoch"], progress["best_loss"]
 
 

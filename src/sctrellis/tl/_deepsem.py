@@ -145,6 +145,7 @@ def deepsem(
 
     resolved = resolve_device(device)
     keys = Keys.for_method("deepsem", key_added)
+    _sem.check_folder(save_model)
     root, ad = slots.target(adata, copy=copy, mod=mod)
     mask = slots.read_regulators(ad, regulators)
     rows = slots.read_matrix(ad, layer)

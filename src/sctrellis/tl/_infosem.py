@@ -215,6 +215,7 @@ def infosem(
 
     resolved = resolve_device(device)
     keys = Keys.for_method("infosem", key_added)
+    _sem.check_folder(save_model)
     root, ad = slots.target(adata, copy=copy, mod=mod)
     mask = slots.read_regulators(ad, regulators)
     rows = slots.read_matrix(ad, layer)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sctrellis._core import logs, record, slots
+from sctrellis._core import checks, logs, record, slots
 from sctrellis._core.keys import Keys
 from sctrellis._core.rows import Rows
 
@@ -79,6 +79,12 @@ def write_fit(
         extra={**fit.tables, **({"labels_used": labels_used} if labels_used is not None else {})},
     )
     return slots.write(adata, varp=varp, uns={keys.record: entry})
+
+
+def check_folder(path: str | Path | None) -> None:
+    """Refuse, before the fit and not after it, a folder that the fitted model cannot be written to."""
+    if path is not None:
+        checks.replaceable_folder("save_model", path, ("config.json", "model.safetensors", "var_names.txt"))
 
 
 def save_fit(path: str | Path | None, method: str, config: Any, fit: "SEMFit", adata: Any) -> None:

@@ -1,6 +1,7 @@
 """Node-wise ridge regression of every gene on all others, in closed form."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -64,18 +65,43 @@ class _System:
         size = min(self.n, n_vars)
         self.dtype = torch.float64
         self.cv_dtype = torch.float64 if size <= _FLOAT64_UP_TO else torch.float32
+        self.weights = torch.ones(n_vars, dtype=self.dtype, device=device)
+        self._regulators_gram: torch.Tensor | None = None
         if self.dual:
             self.z = torch.from_numpy(data.take(slice(None) if cells is None else cells)).to(device)
-            gram = torch.zeros(self.n, self.n, dtype=self.dtype, device=device)
-            for start in range(0, n_vars, 2048):
-                part = self.z[:, start : start + 2048].to(self.dtype)
-                gram += part @ part.T
+            self.gram = self._cells_gram(slice(None))
         else:
-            gram = torch.zeros(n_vars, n_vars, dtype=self.dtype, device=device)
+            self.gram = torch.zeros(n_vars, n_vars, dtype=self.dtype, device=device)
             for start in range(0, self.n, 512):
                 part = self.block(slice(start, start + 512)).to(self.dtype)
-                gram.addmm_(part.T, part)
-        self.gram = gram
+                self.gram.addmm_(part.T, part)
+
+    def _cells_gram(self, genes: slice | torch.Tensor) -> torch.Tensor:
+        """Return ``ZZ'`` over some genes."""
+        gram = torch.zeros(self.n, self.n, dtype=self.dtype, device=self.device)
+        for part in self.z[:, genes].split(2048, dim=1):
+            part = part.to(self.dtype)
+            gram.addmm_(part, part.T)
+        return gram
+
+    def reweighted(self, ratio: float, regulators: torch.Tensor) -> "_System":
+        """Return the system in which coefficients of genes that are not regulators are shrunk ``ratio`` times more.
+
+        A penalty ``ratio`` times stronger is the common penalty on a gene scaled down by ``sqrt(ratio)``. Products of
+        cells are reused: only the dual system multiplies the regulators out once more.
+        """
+        if ratio == 1.0:
+            return self
+        found = copy(self)
+        found.weights = torch.full_like(self.weights, ratio**-0.5)
+        found.weights[regulators] = 1.0
+        if self.dual:
+            if self._regulators_gram is None:
+                self._regulators_gram = self._cells_gram(regulators)
+            found.gram = (self.gram - self._regulators_gram).div_(ratio).add_(self._regulators_gram)
+        else:
+            found.gram = (self.gram * found.weights).mul_(found.weights[:, None])
+        return found
 
     def block(self, index: slice | np.ndarray) -> torch.Tensor:
         """Standardised cells, float32, shape (n, G)."""
@@ -109,17 +135,18 @@ class _System:
         # Each fit sees fewer cells, and its strength is relative to those.
         rho = rho * (1 - len(folds[0]) / self.n)
         inverse = self.inverse(rho, self.cv_dtype)
+        weights = self.weights.to(self.cv_dtype)
         if not self.dual:
             q = 1 - self.n * rho * inverse.diagonal()
         else:
-            z = self.z.to(self.cv_dtype)
+            z = self.z * weights
             q = torch.cat([(part * (inverse @ part)).sum(0) for part in z.split(2048, dim=1)])
         total = 0.0
         for fold in folds:
             if self.dual:
                 v, block = inverse[fold] @ z, inverse[fold][:, fold]
             else:
-                z = self.block(fold).to(self.cv_dtype)
+                z = self.block(fold) * weights
                 v = z @ inverse
                 block = (torch.eye(len(fold), dtype=self.cv_dtype, device=self.device) - v @ z.T) / (self.n * rho)
             w = torch.cholesky_solve(v, torch.linalg.cholesky(block))
@@ -133,44 +160,71 @@ class _System:
         if not self.dual:
             return self.n * inverse[regulators], self.n * inverse.diagonal()
         n_vars = self.z.shape[1]
-        z_regulators = self.z[:, regulators].to(self.dtype)
+        z_regulators = self.z[:, regulators] * self.weights[regulators]
         left = z_regulators.T @ inverse
         rows = torch.empty(len(regulators), n_vars, dtype=self.dtype, device=self.device)
         diagonal = torch.empty(n_vars, dtype=self.dtype, device=self.device)
         for start in range(0, n_vars, 2048):
-            part = self.z[:, start : start + 2048].to(self.dtype)
+            part = self.z[:, start : start + 2048] * self.weights[start : start + 2048]
             rows[:, start : start + 2048] = -(left @ part) / rho
             diagonal[start : start + 2048] = (1 - (part * (inverse @ part)).sum(0)) / rho
         rows[torch.arange(len(regulators)), regulators] = diagonal[regulators]
         return rows, diagonal
 
 
-def _choose(error: Callable[[float], float], start: float, tolerance: float) -> tuple[float, dict[str, np.ndarray]]:
-    """Walk a grid of factor 2 from ``start``, then interpolate the largest strength within tolerance of the minimum."""
-    tried: dict[int, float] = {}
+Error = Callable[[float], float]
 
-    def at(step: int) -> float:
-        if step not in tried:
-            tried[step] = error(start * 2.0**step)
-        return tried[step]
 
-    step = 0
-    while at(step - 1) < at(step) and step > -12:
-        step -= 1
-    while at(step + 1) < at(step) and step < 12:
-        step += 1
-    # Where little is explained, a fraction of the error would admit the empty model: the bound also keeps 9/10 of what
-    # the best strength explains of the unit variance.
-    best = at(step)
-    bound = best + min(tolerance * best, 0.1 * max(1.0 - best, 0.0))
-    while at(step + 1) <= bound and step < 16:
-        step += 1
-    # Linear in log2: without it a bound just missed by a grid point would halve the strength.
-    step_error, next_error = at(step), at(step + 1)
-    fraction = 0.0 if next_error <= step_error else min(1.0, (bound - step_error) / (next_error - step_error))
-    order = sorted(tried)
-    cv = {"rho": np.array([start * 2.0**s for s in order]), "error": np.array([tried[s] for s in order])}
-    return start * 2.0 ** (step + fraction), cv
+class _Search:
+    """Search for a strength on a grid of factor 2 from ``start``, given errors with one minimum; each is tried once."""
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.tried: dict[int, float] = {}
+        self.best = 0
+
+    def at(self, step: int, error: Error) -> float:
+        """Return the error at a step of the grid."""
+        if step not in self.tried:
+            self.tried[step] = error(self.start * 2.0**step)
+        return self.tried[step]
+
+    def minimise(self, error: Error, step: int = 0) -> float:
+        """Walk from a step to the minimum, and return the error there."""
+        while self.at(step - 1, error) < self.at(step, error) and step > -12:
+            step -= 1
+        while self.at(step + 1, error) < self.at(step, error) and step < 12:
+            step += 1
+        self.best = step
+        return self.tried[step]
+
+    def largest(self, error: Error, tolerance: float) -> float:
+        """Walk on from the minimum, and interpolate the largest strength within tolerance of it."""
+        # Where little is explained, a fraction of the error would admit the empty model: the bound also keeps 9/10 of
+        # what the best strength explains of the unit variance.
+        step, best = self.best, self.tried[self.best]
+        bound = best + min(tolerance * best, 0.1 * max(1.0 - best, 0.0))
+        while self.at(step + 1, error) <= bound and step < 16:
+            step += 1
+        # Linear in log2: without it a bound just missed by a grid point would halve the strength.
+        here, beyond = self.at(step, error), self.at(step + 1, error)
+        fraction = 0.0 if beyond <= here else min(1.0, (bound - here) / (beyond - here))
+        return self.start * 2.0 ** (step + fraction)
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Return the strengths tried, in order, and their errors."""
+        order = sorted(self.tried)
+        return {
+            "rho": np.array([self.start * 2.0**step for step in order]),
+            "error": np.array([self.tried[step] for step in order]),
+        }
+
+
+def _choose(error: Error, start: float, tolerance: float) -> tuple[float, dict[str, np.ndarray]]:
+    """Return the largest strength within tolerance of the minimum, and the table of those tried."""
+    search = _Search(start)
+    search.minimise(error)
+    return search.largest(error, tolerance), search.table()
 
 
 def ridge_network(
@@ -246,31 +300,35 @@ def ridge_network(
     size = min(-(-len(order) // 5), _CV_CELLS)
     folds = [np.sort(order[i * size : (i + 1) * size]) for i in range(min(5, 2 * _CV_CELLS // size))]
     folds = [fold for fold in folds if len(fold)]
-    best: tuple[float, float, float, _System] | None = None
-    tried: list[dict[str, np.ndarray]] = []
-    for ratio in OTHERS if others is None else (others,):
-        if best is not None and regulators.all():
-            break  # no gene is shrunk differently
-        # A penalty `ratio` times stronger is the common penalty on a gene scaled down by sqrt(ratio).
-        weights = np.where(regulators, 1.0, ratio**-0.5)
-        system = _System(Standardised(rows, weights=weights), cells, device)
-        if rho is None:
-            scale = torch.from_numpy(np.where(rows.summary.std > 0, weights, np.inf)).to(device)
-            start = 0.1 * system.largest_eigenvalue()
-            chosen, cv = _choose(partial(system.held_out_error, folds=folds, scale=scale), start, tolerance)
-            tried.append({**cv, "others": np.full(len(cv["rho"]), ratio)})
-            error = float(cv["error"].min())
-        else:
-            chosen, error = rho, 0.0
-        if best is None or error < best[0]:
-            best = (error, chosen, ratio, system)
-    assert best is not None
-    _, chosen, ratio, system = best
+    positions = torch.from_numpy(np.flatnonzero(regulators)).to(device)
+    varying = torch.from_numpy(rows.summary.std > 0).to(device)
+    alike = _System(Standardised(rows), cells, device)
+
+    def error_in(system: _System) -> Error:
+        scale = system.weights.where(varying, torch.inf)
+        return partial(system.held_out_error, folds=folds, scale=scale)
+
+    searches: dict[float, _Search] = {}
+    if rho is None:
+        step, ratios = 0, OTHERS if others is None else (others,)
+        if regulators.all():
+            ratios = ratios[:1]  # no gene is shrunk differently
+        for ratio in ratios:
+            system = alike.reweighted(ratio, positions)
+            searches[ratio] = _Search(0.1 * system.largest_eigenvalue())
+            searches[ratio].minimise(error_in(system), step)
+            step = searches[ratio].best  # the next minimum is not far
+        ratio = min(searches, key=lambda tried: searches[tried].tried[searches[tried].best])
+    else:
+        ratio = OTHERS[0] if others is None else others
+    system = alike.reweighted(ratio, positions)
+    chosen = searches[ratio].largest(error_in(system), tolerance) if rho is None else rho
+    tables = [{**found.table(), "others": np.full(len(found.tried), tried)} for tried, found in searches.items()]
     index = torch.from_numpy(np.arange(n_vars) if full else np.flatnonzero(regulators)).to(device)
     precision, diagonal = system.precision(chosen, index)
     # Back from scaled to standardised genes; constant genes keep their diagonal 1 / (rho * ratio).
-    scale = torch.from_numpy(np.where(regulators, 1.0, ratio**-0.5)).to(device)
-    precision, diagonal = precision * scale[index, None] * scale, diagonal * scale**2
+    scale = system.weights
+    precision, diagonal = precision.mul_(scale[index, None]).mul_(scale), diagonal * scale**2
     coefficients = -precision / diagonal
     coefficients[torch.arange(len(index)), index] = 0
     return RidgeNetwork(
@@ -279,5 +337,5 @@ def ridge_network(
         precision_diagonal=diagonal.cpu().numpy(),
         rho=float(chosen),
         others=float(ratio),
-        cv={name: np.concatenate([part[name] for part in tried]) for name in (tried[0] if tried else {})},
+        cv={name: np.concatenate([table[name] for table in tables]) for name in (tables[0] if tables else {})},
     )

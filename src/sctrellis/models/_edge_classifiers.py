@@ -29,7 +29,7 @@ class EdgeConfig:
     max_epochs, batch_size, lr
         Epochs at most, pairs in a batch, and learning rate at the start; it falls to 0 as a cosine.
     patience
-        Epochs without a smaller validation loss before training stops.
+        Epochs without a smaller validation loss before training stops; None trains to the end.
     negatives
         ``"all"``, or ``"balanced"``; see :class:`PairBatches`.
     mask_scored
@@ -39,7 +39,7 @@ class EdgeConfig:
     max_epochs: int
     batch_size: int
     lr: float
-    patience: int = 5
+    patience: int | None = 5
     negatives: Negatives = "all"
     mask_scored: bool = True
 
@@ -121,7 +121,7 @@ def fit_edge_classifier(
     device = torch.device(device)
     noise = generator("cpu", seed, 0)  # the same start on every device
     x = torch.from_numpy(expression)
-    facts: dict[str, Any] = {"device": device.type}
+    facts: dict[str, Any] = {"device": device.type, "n_cells": expression.shape[1]}
     model: GeneLink | ScGreat
     if method == "genelink":
         nothing = np.zeros(0, np.int64)

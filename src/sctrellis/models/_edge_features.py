@@ -119,6 +119,6 @@ def dropout(x: torch.Tensor, rate: float, noise: torch.Generator | None) -> torc
     return x * kept / (1 - rate)
 
 
-def weighted_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return the mean cross-entropy of pairs."""
     return nn.functional.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sctrellis.models._edge_features import dropout, linear, normal, weighted_loss
+from sctrellis.models._edge_features import cross_entropy, dropout, linear, normal
 from sctrellis.models._train import ParamGroup
 
 _SLOPE = 0.2
@@ -84,7 +84,9 @@ class GraphAttention(nn.Module):
 
     With :math:`h = x W`, head by head, gene :math:`i` gets :math:`\sum_j \alpha_{ij} h_j` over itself and its
     neighbours, :math:`\alpha_{ij}` being the softmax over :math:`j` of
-    :math:`\mathrm{LeakyReLU}(c \cdot h_i + d \cdot h_j)`; the sum is scaled to length 1 and a bias is added.
+    :math:`\mathrm{LeakyReLU}(c \cdot h_i + d \cdot h_j)`; the sum is scaled to a mean square of 1, and a bias is
+    added. The published layer scales to length 1: the same up to a factor that the next layer can undo, but products of
+    short vectors start near a saddle point and take many steps to leave it.
 
     Parameters
     ----------
@@ -135,7 +137,7 @@ class GraphAttention(nn.Module):
         weight = torch.exp(logits - peak[receiver])
         total = weight.new_zeros(n_genes, self.n_heads).index_add(0, receiver, weight)
         summed: torch.Tensor = _Gather.apply(weight / total[receiver], h, messages)
-        return nn.functional.normalize(summed, dim=-1) + self.bias
+        return nn.functional.normalize(summed, dim=-1) * h.shape[-1] ** 0.5 + self.bias
 
 
 class GeneLink(nn.Module):
@@ -218,7 +220,7 @@ class GeneLink(nn.Module):
         row, column, label = batch.unbind(1)
         masked = self.masked(row, column) if self.mask_scored else None
         source, target = self.towers(masked, noise if self.training else None)
-        return {"loss": weighted_loss((source[row] * target[column]).sum(1) + self.offset, label)}
+        return {"loss": cross_entropy((source[row] * target[column]).sum(1) + self.offset, label)}
 
     def param_groups(self) -> dict[str, ParamGroup]:
         """Return the only group."""

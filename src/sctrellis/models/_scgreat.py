@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sctrellis.models._edge_features import dropout, linear, normal, weighted_loss
+from sctrellis.models._edge_features import cross_entropy, dropout, linear, normal
 from sctrellis.models._train import ParamGroup
 
 _CHUNK = 16_384
@@ -129,7 +129,7 @@ class ScGreat(nn.Module):
         chosen, place = torch.unique(batch[:, :2], return_inverse=True)
         tokens = self.genes(chosen)
         logits = self.pairs(tokens[place[:, 0]], tokens[place[:, 1]], noise if self.training else None)
-        return {"loss": weighted_loss(logits, batch[:, 2])}
+        return {"loss": cross_entropy(logits, batch[:, 2])}
 
     def param_groups(self) -> dict[str, ParamGroup]:
         """Return the only group."""

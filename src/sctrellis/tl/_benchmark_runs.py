@@ -19,9 +19,13 @@ import pandas as pd
 
 from sctrellis._core import logs, slots
 from sctrellis.tl._baseline_scores import BASELINES
+from sctrellis.tl._edge_classifier import EDGE_METHODS
 
-CLASSIFIERS = ("one_hot", "matcomp", "genelink", "scgreat")
-NAIVE = frozenset({*BASELINES, "one_hot", "cosine", "prefix"})
+CLASSIFIERS = {name: name for name in EDGE_METHODS if name not in ("degree", "embedding")} | {
+    "embedding_lr": "embedding"
+}
+"""Methods of `tl.edge_classifier` by their name here; "degree" is the baseline of that name."""
+NAIVE = frozenset({*BASELINES, "one_hot", "embedding_lr", "cosine", "prefix"})
 """Methods that others have to beat."""
 REAL, SHUFFLED, RANDOM, NO_EMBEDDING = "real", "shuffled", "random", "none"
 PAIR_CLASSES = {"infosem": ("SS", "SU", "US", "UU")}
@@ -101,7 +105,8 @@ def plan(name: str, spec: Any, *, network: str, embedding: str | None) -> Plan:
     options = dict(options)
     own = called if callable(called) else None
     if own is None:
-        own, preset = _function(called, tl, network=network, embedding=embedding, method=name)
+        named = options.get("embedding", embedding)
+        own, preset = _function(called, network=network, embedding=named, method=name)
         options = {**preset, **options}
         kind = "baseline" if called in NAIVE else kind
     parameters = inspect.signature(own).parameters
@@ -112,8 +117,7 @@ def plan(name: str, spec: Any, *, network: str, embedding: str | None) -> Plan:
         msg = f"Expected the `embedding` of method {name!r} to be a key of `adata.varm`, found {used!r}."
         raise TypeError(msg)
     reads = options.get("known") is not None or options.get("network") is not None
-    is_baseline = getattr(own, "__name__", "") == "baseline" and own is tl.baseline
-    if is_baseline:
+    if own is tl.baseline:
         reads = options.get("method") == "degree"
     elif "network" in parameters:
         reads = True
@@ -131,37 +135,35 @@ def plan(name: str, spec: Any, *, network: str, embedding: str | None) -> Plan:
 
 def known_names() -> list[str]:
     """Return the names of methods that need no function."""
-    from sctrellis import tl
-
-    classifiers = CLASSIFIERS if hasattr(tl, "edge_classifier") else ()
-    presets = ("infosem", "infosem_b", "infosem_c", "infosem_bc") if hasattr(tl, "infosem") else ()
-    others = [name for name in ("deepsem", "regnet") if hasattr(tl, name)]
-    return list(dict.fromkeys([*BASELINES, "cosine", "prefix", *classifiers, *others, *presets]))
+    others = ("deepsem", "infosem", "infosem_b", "infosem_c", "infosem_bc")
+    return list(dict.fromkeys([*BASELINES, "cosine", "prefix", *CLASSIFIERS, *others]))
 
 
 def _function(
-    called: Any, tl: Any, *, network: str, embedding: str | None, method: str
+    called: Any, *, network: str, embedding: str | None, method: str
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    listed = known_names()
+    from sctrellis import tl
+
     if called in BASELINES:
         return tl.baseline, {"method": called}
-    if called in ("cosine", "prefix"):
-        if called == "prefix":
-            return prefix, {}
+    if called == "prefix":
+        return prefix, {}
+    if called == "cosine":
         return cosine, {"embedding": _needed(embedding, method)}
-    if called in CLASSIFIERS and hasattr(tl, "edge_classifier"):
-        return tl.edge_classifier, {
-            "method": called,
-            **({"embedding": embedding} if called == "scgreat" and embedding is not None else {}),
-        }
-    if called in ("infosem_b", "infosem_c", "infosem_bc") and hasattr(tl, "infosem"):
+    if called in CLASSIFIERS:
+        reads = called in ("scgreat", "embedding_lr")
+        own = {"embedding": _needed(embedding, method)} if reads else {}
+        return tl.edge_classifier, {"method": CLASSIFIERS[called], **own}
+    if called in ("infosem_b", "infosem_c", "infosem_bc"):
         prior = called.removeprefix("infosem_")
-        options = {"embedding": _needed(embedding, method)} if "b" in prior else {}
-        return tl.infosem, {**options, **({"known": network} if "c" in prior else {})}
-    if isinstance(called, str) and called in (*listed, "baseline", "edge_classifier") and hasattr(tl, called):
+        own = {"embedding": _needed(embedding, method)} if "b" in prior else {}
+        return tl.infosem, {**own, **({"known": network} if "c" in prior else {})}
+    if isinstance(called, str) and called in set(tl.__all__) - {"benchmark", "bias_audit", "evaluate"}:
         return getattr(tl, called), {}
-    msg = f"`methods`: {called!r} is none of the methods known: {', '.join(listed)}. For a function of your own, give "
-    msg += "`{name: (function, arguments)}`."
+    msg = (
+        f"`methods`: {called!r} is none of the methods known: {', '.join(known_names())}. For a function of your own, "
+    )
+    msg += "give `{name: (function, arguments)}`."
     raise ValueError(msg)
 
 

@@ -79,6 +79,24 @@ def test_streamed_cells_move_in_runs():
     assert len(np.unique(one_batch // 64)) > 1
 
 
+def test_streamed_cells_are_read_in_few_and_contiguous_pieces(monkeypatch):
+    reads = []
+    take = Rows.take
+    monkeypatch.setattr(Rows, "take", lambda self, index: reads.append(index) or take(self, index))
+    source = batches(64 * 40, 16, streamed=True)
+    source.data.rows.summary  # noqa: B018 - its own pass
+    reads.clear()
+    assert len(list(source.epoch(0))) == 160
+    assert len(reads) == 10
+    # Four runs a read, each contiguous: not the few cells of every run that one batch needs.
+    assert all((np.diff(np.sort(read)) > 1).sum() <= 3 for read in reads)
+    few = batches(64 * 40, 16, streamed=True, max_batches=3)
+    few.data.rows.summary  # noqa: B018
+    reads.clear()
+    list(few.epoch(0))
+    assert [len(read) for read in reads] == [48]
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_only_the_cells_given(streamed):
     cells = np.random.default_rng(1).permutation(400)[:150]

@@ -9,6 +9,8 @@ import torch
 
 _BLOCK = 64
 """Neighbouring cells that a shuffle keeps together when they are read from disk."""
+_WINDOW = 16
+"""Batches that are read from disk at once."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Batches:
             return rng.permutation(cells)
         runs = [cells[start : start + _BLOCK] for start in range(0, len(cells), _BLOCK)]
         shuffled = [runs[i] for i in rng.permutation(len(runs))]
-        width = max(1, 16 * self.batch_size // _BLOCK)
+        width = max(1, _WINDOW * self.batch_size // _BLOCK)
         windows = [np.concatenate(shuffled[start : start + width]) for start in range(0, len(shuffled), width)]
         return np.concatenate([rng.permutation(window) for window in windows])
 
@@ -95,7 +97,10 @@ class Batches:
 
     def epoch(self, epoch: int) -> Iterator[torch.Tensor]:
         """Yield the batches of an epoch, float32, shape (n, n_genes)."""
-        order = self.order(epoch)
-        for i in range(len(self)):
-            block = self.data.take(order[i * self.batch_size : (i + 1) * self.batch_size])
-            yield torch.from_numpy(block).to(self.device)
+        order = self.order(epoch)[: len(self) * self.batch_size]
+        # From disk a window of runs is read once, not once for every batch that has cells of it.
+        ahead = self.batch_size * (_WINDOW if self.data.rows.streamed else 1)
+        for start in range(0, len(order), ahead):
+            block = torch.from_numpy(self.data.take(order[start : start + ahead]))
+            for batch in block.split(self.batch_size):
+                yield batch.to(self.device)

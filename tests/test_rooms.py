@@ -69,6 +69,12 @@ DOORS = {
         ARRAYS | {f"sctrellis.{r}" for r in ROOMS} | {"sctrellis", "anndata", "mudata", "scanpy", "matplotlib"},
     ),
     "__main__": Doors(frozenset({"sctrellis.cli"})),
+    "_demo": Doors(
+        frozenset(),
+        frozenset({"anndata", "matplotlib", "pandas", "sctrellis"}),
+        closed=frozenset({"sctrellis._core", "sctrellis.models", "sctrellis.cli"}),
+    ),
+    "_report": Doors(frozenset(), frozenset({"pandas"})),
 }
 
 

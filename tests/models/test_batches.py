@@ -8,7 +8,6 @@ from scipy import sparse
 
 from sctrellis._core.rows import Rows
 from sctrellis.models._batches import Batches, Standardised
-from sctrellis.models._train import split_cells
 
 CPU = torch.device("cpu")
 
@@ -145,13 +144,3 @@ def test_input_is_not_changed():
         batch.mul_(0)
     Standardised(Rows(x)).take(slice(None))[:] = 7
     assert np.array_equal(x, before)
-
-
-def test_split_cells():
-    train, held_out = split_cells(100, 0.2, 3)
-    assert len(held_out) == 20
-    assert sorted(np.concatenate([train, held_out])) == list(range(100))
-    assert np.array_equal(split_cells(100, 0.2, 3)[1], held_out)
-    assert not np.array_equal(split_cells(100, 0.2, 4)[1], held_out)
-    assert split_cells(100, 0.0, 3) == (None, None)
-    assert len(split_cells(10, 0.001, 0)[1]) == 1

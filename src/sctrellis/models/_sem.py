@@ -96,7 +96,8 @@ def spectral_radius(weights: torch.Tensor, regulators: torch.Tensor, n_iteration
     Returns
     -------
     float
-        Growth of a vector per product, averaged over the last half: also right for complex pairs.
+        Growth of a vector per product, averaged over the last half, which evens out the turns of complex pairs. Few
+        iterations may fall short of the radius by some per cent.
 
     Examples
     --------

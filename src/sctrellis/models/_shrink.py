@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ class ShrinkConfig:
     lam
         L1 penalty on what a coefficient deviates from its prior mean, per target, on the half-squared loss of one cell.
     lam_mean
-        Ridge penalty on the prior means, relative to the ridge strength of the start. Infinity leaves embeddings out.
+        Ridge penalty on the prior means, relative to the ridge strength of the start. Infinity leaves embeddings out;
+        ``prior="scale"`` does not read other values.
     sigma_p
         Standard deviation of the log-odds of a known label. Infinity leaves known labels out.
     prior
@@ -35,7 +37,7 @@ class ShrinkConfig:
     lam: float = 0.02
     lam_mean: float = 0.2
     sigma_p: float = 0.5
-    prior: str = "mean"
+    prior: Literal["mean", "scale"] = "mean"
     n_iterations: int = 1_000
     tol: float = 1e-7
 

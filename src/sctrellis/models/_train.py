@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -235,8 +234,8 @@ def train(
         logger.warning("interrupted after epoch %d%s", state.epoch, kept)
         raise
     finally:
-        for parameter in model.parameters():
-            parameter.requires_grad_()
+        for parameter, trained in before.items():
+            parameter.requires_grad_(trained)
     if checkpoint is not None:
         state.write(Path(checkpoint))
     if config.patience is not None and state.best:
@@ -371,12 +370,3 @@ class _State:
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def split_cells(n_obs: int, fraction: float, seed: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return training and validation cells; ``(None, None)`` where none are held out."""
-    if fraction == 0:
-        return None, None
-    order = np.random.default_rng([seed, 1]).permutation(n_obs)
-    n_held_out = max(1, round(fraction * n_obs))
-    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])

@@ -19,6 +19,8 @@ import pandas as pd
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src" / "sctrellis"
 CACHE = HERE / ".cache"
+# Read at the start: a fit belongs to the code that was loaded, also where a file changes meanwhile.
+_CODE = {str(file.relative_to(SOURCE)): file.read_bytes() for file in SOURCE.rglob("*.py")}
 _PACKAGES = ("sctrellis", "torch", "numpy", "scipy", "scikit-learn", "anndata")
 
 
@@ -40,7 +42,7 @@ def digest(sources: Sequence[str]) -> str:
     """Return a hash of files of the package, given relative to it: results of other code are not reused."""
     mark = hashlib.sha256()
     for name in sorted(sources):
-        mark.update((SOURCE / name).read_bytes())
+        mark.update(_CODE[name])
     return mark.hexdigest()[:12]
 
 

@@ -41,7 +41,7 @@ SOURCES = {
     "ridge": ["tl/_baseline_scores.py", "models/_ridge.py"],
     "ridge30": ["models/_ridge.py"],
     "gbm": ["tl/_baseline_scores.py", "metrics/_boosting.py"],
-    "infosem": ["models/_ridge.py", "models/_shrink.py", "models/_prior.py", "models/_infosem.py", *_SEM],
+    "infosem": [*(f"models/_{name}.py" for name in ("complete", "infosem", "prior", "ridge", "shrink")), *_SEM],
     "deepsem": ["models/_deepsem.py", *_SEM],
 }
 # The bars of the project's plan: cell, network, method, lowest and highest AUPRC ratio.

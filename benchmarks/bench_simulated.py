@@ -14,15 +14,13 @@ from scipy import stats
 
 import sctrellis as tr
 
+MODELS = ("batches", "complete", "ensemble", "entrywise", "infosem", "prior", "ridge", "seed", "sem", "shrink")
 SOURCES = [
     "datasets/_simulate.py",
     "tl/_baseline_scores.py",
     "pp/_split.py",
     "tl/_known.py",
-    *(
-        f"models/_{name}.py"
-        for name in ("batches", "ensemble", "entrywise", "infosem", "prior", "ridge", "seed", "sem", "shrink", "train")
-    ),
+    *(f"models/_{name}.py" for name in (*MODELS, "strength", "train")),
 ]
 WORLDS: dict[str, dict[str, Any]] = {
     "Sim-S n=800": {"n_obs": 800},

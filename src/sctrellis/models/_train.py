@@ -212,6 +212,7 @@ def train(
             logger.info("resumed from '%s' at epoch %d", Path(checkpoint).name, state.epoch)
     plan = list(_epochs(config.phases))
     stopped = state.exhausted(config.patience)
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         for epoch in range(state.epoch, len(plan)):
             if stopped:

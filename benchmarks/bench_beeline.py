@@ -163,7 +163,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=5, help="runs of infosem, ridge and random")
     arguments.add_argument("--gbm-seeds", type=int, default=3)
     arguments.add_argument("--deepsem-seeds", type=int, nargs="+", default=[3, 1, 1], help="one number per cell type")
-    arguments.add_argument("--n-boot", type=int, default=300)
+    arguments.add_argument("--n-boot", type=int, default=200)
     arguments.add_argument("--fits-only", action="store_true", help="fill the cache and write no table")
     args = arguments.parse_args()
     n_seeds = {"random": args.seeds, "ridge": args.seeds, "infosem": args.seeds, "gbm": args.gbm_seeds}

@@ -45,7 +45,7 @@ class EdgeConfig:
 
 
 DEFAULTS: Mapping[str, dict[str, Any]] = {
-    "genelink": {"max_epochs": 20, "batch_size": 2_048, "lr": 1e-2},
+    "genelink": {"max_epochs": 20, "batch_size": 2_048, "lr": 3e-3},
     "scgreat": {"max_epochs": 10, "batch_size": 1_024, "lr": 1e-3},
 }
 

@@ -98,7 +98,7 @@ class ScGreat(nn.Module):
         self.text = linear(features.shape[1], width, noise)
         self.no_text = normal(width, noise=noise, std=0.1)
         self.role = normal(2, width, noise=noise, std=0.1)
-        self.layers = nn.ModuleList([Attention(width, shape.n_heads, shape.rate, noise) for _ in range(shape.n_layers)])
+        self.blocks = nn.ModuleList([Attention(width, shape.n_heads, shape.rate, noise) for _ in range(shape.n_layers)])
         widths = (2 * width, 4 * third, 2 * third, third)
         self.head = nn.ModuleList([linear(a, b, noise) for a, b in zip(widths[:-1], widths[1:], strict=True)])
         self.bend = nn.ModuleList([nn.PReLU() for _ in self.head])
@@ -115,7 +115,7 @@ class ScGreat(nn.Module):
     def pairs(self, source: torch.Tensor, target: torch.Tensor, noise: torch.Generator | None = None) -> torch.Tensor:
         """Return log-odds of pairs of tokens, shape (n,)."""
         x = torch.stack([source, target], dim=1) + self.role
-        for layer in self.layers:
+        for layer in self.blocks:
             x = layer(x, noise)
         x = x.flatten(1)
         wide = x.new_zeros(0)

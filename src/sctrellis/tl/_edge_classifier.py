@@ -99,7 +99,7 @@ def edge_classifier(
     batch_size
         Pairs in a step; None is 2,048 for ``"genelink"``, 1,024 for ``"scgreat"``. An epoch has at most 64 steps.
     lr
-        Learning rate at the start, which falls to 0 as a cosine; None is 0.01 for ``"genelink"``, 0.001 for
+        Learning rate at the start, which falls to 0 as a cosine; None is 0.003 for ``"genelink"``, 0.001 for
         ``"scgreat"``.
     patience
         Epochs without a smaller loss on the validation fold before ``"genelink"`` and ``"scgreat"`` stop and return to

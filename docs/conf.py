@@ -84,3 +84,12 @@ html_theme_options = {
     "use_download_button": False,
     "show_toc_level": 2,
 }
+
+
+def _name_defaults(app, what, name, obj, options, signature, returns):
+    """Write defaults that are made anew as `...`: Sphinx cannot parse `<factory>`, and garbles the types beside it."""
+    return (signature.replace("<factory>", "...") if signature else signature), returns
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", _name_defaults)

@@ -11,6 +11,8 @@ from sctrellis.models._prior import Features, SidePrediction, known_factor, know
 from sctrellis.models._ridge import RidgeNetwork
 
 _LOGIT_GRID = np.linspace(-8.0, 8.0, 161)
+_PAIRS = 20_000
+"""Known pairs whose log-odds are searched at once: 26 MB an array."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,11 +237,15 @@ def _update_logits(
     # A^e and A^p are not separately identified: a wider sigma_p means that labels are believed less (through
     # known_factor), never that the factor is free to move by more than one unit of log-odds.
     spread = min(c.sigma_p, 1.0)
-    candidates = centre[:, None] + _LOGIT_GRID * spread
-    deviation = b[:, None] / (known_factor(candidates, c.sigma_p) * other_scale[:, None]) - mean[:, None]
-    loss = rho * deviation**2 / 2 + c.lam * np.abs(deviation)
-    loss += (_LOGIT_GRID**2) / (2 * n_obs)
-    return candidates[np.arange(len(b)), loss.argmin(axis=1)]
+    chosen = np.empty(len(b), dtype=np.intp)
+    for start in range(0, len(b), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        candidates = centre[part, None] + _LOGIT_GRID * spread
+        deviation = b[part, None] / (known_factor(candidates, c.sigma_p) * other_scale[part, None]) - mean[part, None]
+        loss = rho * deviation**2 / 2 + c.lam * np.abs(deviation)
+        loss += (_LOGIT_GRID**2) / (2 * n_obs)
+        chosen[part] = loss.argmin(axis=1)
+    return centre + _LOGIT_GRID[chosen] * spread
 
 
 def shrink_network(

@@ -98,9 +98,8 @@ def combine(runs: list[Run]) -> tuple[np.ndarray, np.ndarray | None, dict[str, n
 
 
 def training_info(runs: list[Run]) -> dict[str, object]:
-    """Return epochs, best epoch and the reason of the stop, one per run."""
+    """Return epochs and the reason of the stop, one per run; no best epoch, since the last state is what is kept."""
     return {
         "epochs": [run.training.epochs for run in runs],
-        "best_epoch": [run.training.best_epoch for run in runs],
         "stopped": [run.training.stopped for run in runs],
     }

@@ -161,12 +161,11 @@ def main() -> None:
     arguments.add_argument("--cells", nargs="+", default=["mDC", "mESC", "mHSC-L"])
     arguments.add_argument("--methods", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     arguments.add_argument("--seeds", type=int, default=5, help="runs of infosem, ridge and random")
-    arguments.add_argument("--gbm-seeds", type=int, default=3)
-    arguments.add_argument("--deepsem-seeds", type=int, nargs="+", default=[3, 1, 1], help="one number per cell type")
+    arguments.add_argument("--gbm-seeds", type=int, nargs="+", default=[3, 1, 1], help="runs, one number per cell type")
+    arguments.add_argument("--deepsem-seeds", type=int, nargs="+", default=[3, 1, 1], help="likewise")
     arguments.add_argument("--n-boot", type=int, default=200)
     arguments.add_argument("--fits-only", action="store_true", help="fill the cache and write no table")
     args = arguments.parse_args()
-    n_seeds = {"random": args.seeds, "ridge": args.seeds, "infosem": args.seeds, "gbm": args.gbm_seeds}
     data, sections, compared, means, missing = [], [], [], {}, []
     for number, cell in enumerate(args.cells):
         print(cell, flush=True)
@@ -181,12 +180,18 @@ def main() -> None:
         mask = adata.var["is_regulator"].to_numpy()
         scores: dict[str, list[np.ndarray]] = {}
         cpu: dict[str, list[float]] = {}
+        slow = {"gbm": args.gbm_seeds, "deepsem": args.deepsem_seeds}
+        n_seeds = {method: counts[min(number, len(counts) - 1)] for method, counts in slow.items()}
+        n_seeds |= dict.fromkeys(("random", "ridge", "infosem"), args.seeds)
         for method in args.methods:
-            deepsem_seeds = args.deepsem_seeds[min(number, len(args.deepsem_seeds) - 1)]
-            for seed in range(deepsem_seeds if method == "deepsem" else n_seeds.get(method, 1)):
+            for seed in range(n_seeds.get(method, 1)):
                 key = {"cell": cell, "method": method, "seed": seed, "regulators": int(mask.sum())}
                 arrays = cached(
-                    key, SOURCES[method], lambda a=adata, m=method, s=seed: fit(a.copy(), m, s), fresh=args.fresh
+                    key,
+                    SOURCES[method],
+                    lambda a=adata, m=method, s=seed: fit(a.copy(), m, s),
+                    fresh=args.fresh,
+                    reuse=args.reuse,
                 )
                 for name in arrays.keys() - {"cpu_s"}:
                     scores.setdefault(name, []).append(arrays[name])
@@ -284,8 +289,8 @@ def main() -> None:
         "chosen by its value on the same network, which favours it. A method is fitted once per cell type, with the "
         "regulators of all networks together, and judged on each network over its regulators x its genes. Networks "
         "were never used to choose a setting, but rho = 30 was picked on mDC by others before.",
-        seeds=f"0-{args.seeds - 1} (infosem, ridge, random), 0-{args.gbm_seeds - 1} (gbm), "
-        f"deepsem {dict(zip(args.cells, args.deepsem_seeds, strict=False))} runs from seed 0; bootstrap 0",
+        seeds=f"0-{args.seeds - 1} (infosem, ridge, random), from 0 on (gbm, deepsem; their number is in the tables); "
+        "bootstrap 0",
         data=pd.DataFrame(data),
         sections=sections,
     )

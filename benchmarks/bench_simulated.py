@@ -126,7 +126,7 @@ def main() -> None:
         found = []
         for seed in range(n_seeds):
             key = {"simulated": kind, "world": name, "seed": seed}
-            stored = cached(key, SOURCES, lambda s=seed: as_arrays(compute(s)), fresh=args.fresh)
+            stored = cached(key, SOURCES, lambda s=seed: as_arrays(compute(s)), fresh=args.fresh, reuse=args.reuse)
             found.append({name: float(value) for name, value in stored.items()})
         return {column: np.array([row[column] for row in found]) for column in found[0]}
 

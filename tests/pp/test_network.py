@@ -62,7 +62,7 @@ def save(frame, tmp_path, kind):
     if kind == "parquet":
         frame.to_parquet(path)
     elif kind == "gz":
-        path.write_bytes(gzip.compress(text["gz"].encode()))
+        path.write_bytes(gzip.compress(text["gz"].encode(), mtime=0))
     else:
         path.write_bytes(text[kind].encode())
     return path
@@ -334,7 +334,7 @@ def test_conflicting_labels_are_named(blood):
         (b"AATF\tBAX\tRepression\t1\nAATF\tMYC\tActivation\t2\n", "`source=0, target=1`"),
         (b"source,target\nGATA1,HBB,1\nGATA1,HBA1,2\n", "'edges.csv' have different numbers of columns"),
         (PLAIN.to_csv(index=False).encode("utf-16"), "'edges.csv' looks like UTF-16"),
-        (gzip.compress(PLAIN.to_csv().encode())[:-12], "'edges.csv' is cut short"),
+        (gzip.compress(PLAIN.to_csv().encode(), mtime=0)[:-12], "'edges.csv' is cut short"),
         (b"PAR1 and nonsense", "parquet file 'edges.csv' cannot be read"),
         (b"\x89HDF\r\n", "'edges.csv' is an HDF5 file"),
     ],

@@ -138,6 +138,7 @@ def spawn(case: str, threads: int) -> dict[str, Any]:
     """Run a case in a new process and return what it took; waits for it."""
     print(f"{case} ...", end=" ", flush=True)
     environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}}
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that waits for another one must not count as computing
     load = os.getloadavg()[0]
     done = subprocess.run(
         [sys.executable, __file__, "--case", case], env=environment, capture_output=True, text=True, check=False
@@ -210,18 +211,32 @@ def main() -> None:
     arguments.add_argument("--case", help=argparse.SUPPRESS)
     arguments.add_argument("--threads", type=int, default=2, help="threads of the large cases; mDC takes one")
     arguments.add_argument("--huge", action="store_true", help="also 20,000 genes x 1,600 regulators x 5,000 cells")
+    arguments.add_argument("--resume", action="store_true", help="keep the cases of the table that is there")
     args = arguments.parse_args()
     if args.case:
         print(json.dumps(run_case(args.case)))
         return
-    found = [spawn(f"mDC/{name}", 1) for name in MDC]
-    stages = ("infosem: convex stage", "infosem, regulators condition", "pearson")
-    found += [spawn(f"noise/{name}", args.threads) for name in stages]
-    found.append(spawn("simulated/infosem: convex stage", args.threads))
+    cases = {
+        **dict.fromkeys((f"{kind}/infosem: convex stage" for kind in ("noise", "simulated")), args.threads),
+        **dict.fromkeys((f"mDC/{name}" for name in MDC), 1),
+        **dict.fromkeys((f"noise/{name}" for name in ("infosem, regulators condition", "pearson")), args.threads),
+    }
     if args.huge:
-        found.append(spawn("noise, 20,000 genes/infosem: convex stage", args.threads))
-    table = pd.DataFrame(found)
+        cases["noise, 20,000 genes/infosem: convex stage"] = args.threads
+    stored = args.results / "speed.csv"
+    found: list[dict[str, Any]] = []
+    if args.resume and stored.is_file():
+        found = pd.read_csv(stored, comment="#").to_dict("records")
+    done = {row["case"] for row in found}
     loaded = import_cost()
+    for case, threads in cases.items():
+        if case not in done:
+            found.append(spawn(case, threads))
+            report(found, loaded, args.results)  # after every case: a stopped benchmark keeps what it measured
+
+
+def report(found: list[dict[str, Any]], loaded: dict[str, Any], results: Path) -> None:
+    table = pd.DataFrame(found)
     shown = pd.DataFrame(
         {
             "case": table["case"],
@@ -262,7 +277,7 @@ def main() -> None:
         sections.append(("Not run", "\n".join(f"- {row.case}: {row.note}" for row in failed.itertuples())))
     sections.append(("Import", pd.DataFrame([loaded])))
     write(
-        args.results,
+        results,
         "speed",
         title="Speed and memory",
         reading="CPU seconds count all threads and processes of the fit; compare those: wall time depends on what "
@@ -271,7 +286,7 @@ def main() -> None:
         "factorisations that the stage needs, at the rate at which this machine multiplies matrices; it differs a "
         "little from run to run.",
         seeds="0",
-        data=table.assign(system=platform.platform()),
+        data=table.drop(columns="system", errors="ignore").assign(system=platform.platform()),
         sections=sections,
     )
 

@@ -325,7 +325,7 @@ def fit_infosem(
         **_prior_info(shrunk),
     }
     if features is not None:
-        info["lam_mean"] = shrink.lam_mean
+        info["lam_mean"] = shrink.lam_mean if shrunk.uses_embedding else float("inf")
     tables = {"cv": ridge.cv} if len(ridge.cv) else {}
     if errors is not None:
         tables["prior_strength"] = errors

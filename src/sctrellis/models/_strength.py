@@ -14,6 +14,7 @@ from sctrellis.models._shrink import ShrinkConfig, shrink_network
 
 STRENGTHS = (0.05, 0.2, 1.0, 5.0, float("inf"))
 _HELD_OUT = 1_000
+_KEPT = 1 / 3
 
 
 def choose_prior_strength(
@@ -30,7 +31,9 @@ def choose_prior_strength(
     """Choose the penalty on the prior means by how well held-out cells are reconstructed, never by a known network.
 
     A fifth of the cells, at most 1,000, is held out; the network is fitted on the others with each strength, and
-    predicts every gene of the held-out cells from all other genes.
+    predicts every gene of the held-out cells from all other genes. Taken is the largest strength that keeps a third of
+    what the best one gains over leaving the embedding out: a mean that predicts cells well because it knows the hubs
+    can still rank their edges worse, so no more of it is let in than is needed.
 
     Parameters
     ----------
@@ -78,5 +81,7 @@ def choose_prior_strength(
             return config, None
         network = complete_network(full, shrunk.weights, regulators, device).to(cells)
         errors.append(float(((cells - cells @ network) ** 2)[:, varying].mean()))
-    table = {"lam_mean": np.array(STRENGTHS), "error": np.array(errors)}
-    return replace(config, lam_mean=STRENGTHS[int(np.argmin(errors))]), table
+    error = np.array(errors)
+    enough = error <= error[-1] - _KEPT * (error[-1] - error.min())
+    chosen = STRENGTHS[int(np.flatnonzero(enough)[-1])]
+    return replace(config, lam_mean=chosen), {"lam_mean": np.array(STRENGTHS), "error": error}

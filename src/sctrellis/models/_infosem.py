@@ -73,7 +73,7 @@ class InfoSEMConfig:
     n_hidden: int = 16
     beta: float = 1.0
     lr: float = 2e-3
-    lr_adjacency: float = 0.02
+    lr_adjacency: float = 0.005
 
 
 class InfoSEM(nn.Module):

@@ -35,7 +35,7 @@ def infosem(
     n_hidden: int = 16,
     beta: float = 1.0,
     lr: float = 2e-3,
-    lr_adjacency: float = 0.02,
+    lr_adjacency: float = 0.005,
     n_runs: int = 1,
     keep_stages: bool = False,
     seed: int | None = 0,

@@ -129,7 +129,7 @@ def run_case(case: str) -> dict[str, Any]:
     }
     if kind != "mDC" and name == "infosem: convex stage":
         record = adata.uns["infosem"]
-        found["strengths"], found["steps"] = len(record["cv"]), int(record["fit"]["convex_steps"])
+        found["strengths"], found["steps"] = len(record["cv"]["rho"]), int(record["fit"]["convex_steps"])
         found |= floor_seconds(shape, found["strengths"], found["steps"])
     return found
 
@@ -212,6 +212,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2, help="threads of the large cases; mDC takes one")
     arguments.add_argument("--huge", action="store_true", help="also 20,000 genes x 1,600 regulators x 5,000 cells")
     arguments.add_argument("--resume", action="store_true", help="keep the cases of the table that is there")
+    arguments.add_argument("--only", nargs="+", default=[], help="measure cases that contain this, keep all others")
     args = arguments.parse_args()
     if args.case:
         print(json.dumps(run_case(args.case)))
@@ -225,8 +226,11 @@ def main() -> None:
         cases["noise, 20,000 genes/infosem: convex stage"] = args.threads
     stored = args.results / "speed.csv"
     found: list[dict[str, Any]] = []
-    if args.resume and stored.is_file():
+    if (args.resume or args.only) and stored.is_file():
         found = pd.read_csv(stored, comment="#").to_dict("records")
+    if args.only:
+        cases = {case: n for case, n in cases.items() if any(part in case for part in args.only)}
+        found = [row for row in found if row["case"] not in cases]
     done = {row["case"] for row in found}
     loaded = import_cost()
     for case, threads in cases.items():

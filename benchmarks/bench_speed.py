@@ -191,13 +191,16 @@ def bars(table: pd.DataFrame) -> pd.DataFrame:
             continue
         row = by_case.loc[case]
         wall = f"{row['wall_s']:.0f} s at load {row['load']:.1f}"
-        # A machine that other programs use says nothing about wall time: two cores do two CPU seconds a second.
+        # Two cores do two CPU seconds a second at most: half of them bounds the time from below, and only a wall time
+        # shows that the bar holds, even one of a busy machine.
         quiet = row["cpu_s"] / 2
-        add(
-            f"{case}, 5,000 x 500 x 5,000, time on 2 cores",
-            "<= 60 s",
-            f"{wall}; {row['cpu_s']:.0f} CPU s, so at least {quiet:.0f} s",
-            holds=min(row["wall_s"], max(quiet, 0.0) if row["load"] > 1 else np.inf) <= 60,
+        rows.append(
+            {
+                "what": f"{case}, 5,000 x 500 x 5,000, time on 2 cores",
+                "bar": "<= 60 s",
+                "measured": f"{wall}, {row['threads']:.0f} threads; {row['cpu_s']:.0f} CPU s: at least {quiet:.0f} s",
+                "holds": "yes" if row["wall_s"] <= 60 else "NO" if quiet > 60 else "not shown: the machine was busy",
+            }
         )
         add(f"{case}, peak memory", "<= 4 GB", f"{row['peak_mb'] / 1024:.2f} GB", holds=row["peak_mb"] <= 4 * 1024)
     huge = cpu("noise, 20,000 genes/infosem: convex stage")

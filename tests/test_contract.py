@@ -114,7 +114,10 @@ def test_global_random_states_are_left_alone(method):
 def test_the_number_of_workers_changes_nothing(method):
     adata = crowded_toy()
     fit(method, adata, n_jobs=2)
-    assert content(adata) == content(fitted(method))
+    if method.name == "deepsem":  # runs in threads, whose products may sum in another order
+        assert_same_result(adata, fitted(method), method, exact=False)
+    else:
+        assert content(adata) == content(fitted(method))
 
 
 # what is written, and what is not

@@ -190,7 +190,7 @@ CHILD = """
     sys.path.insert(0, {tests!r})
     from test_train import Tiny, cells, TrainConfig, Phase, train
 
-    plan = TrainConfig(phases=(Phase(name="long", n_epochs=5_000, cycle=(("map", "shift"),)),), checkpoint_every=1)
+    plan = TrainConfig(phases=(Phase(name="long", n_epochs=20_000, cycle=(("map", "shift"),)),), checkpoint_every=1)
     for line in sys.stdin:
         try:
             print("ready", flush=True)
@@ -227,7 +227,9 @@ def test_an_interrupt_at_any_moment_leaves_a_checkpoint_that_can_be_resumed(tmp_
         child.kill()
     assert epochs[-1] > epochs[1] > 0
     # What is left is resumed here, and equals a fit that nobody interrupted.
-    plan = TrainConfig(phases=(Phase(name="long", n_epochs=5_000, cycle=(("map", "shift"),)),), checkpoint_every=10_000)
+    plan = TrainConfig(
+        phases=(Phase(name="long", n_epochs=20_000, cycle=(("map", "shift"),)),), checkpoint_every=10_000
+    )
 
     def stop(epoch, means):
         if epoch == epochs[-1] + 2:

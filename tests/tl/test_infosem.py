@@ -241,7 +241,9 @@ def test_an_ensemble_is_the_mean_of_its_runs_with_any_number_of_workers():
     tr.tl.infosem(one, **PRIORS, **FAST)
     tr.tl.infosem(three, **PRIORS, n_runs=3, **FAST)
     tr.tl.infosem(parallel, **PRIORS, n_runs=3, n_jobs=2, **FAST)
-    assert content(parallel) == content(three)
+    # To rounding: products inside threads may sum in another order.
+    for key in ("infosem", "infosem_std"):
+        np.testing.assert_allclose(parallel.varp[key].data, three.varp[key].data, rtol=1e-4, atol=1e-6)
     runs = tr.get.record(three, "infosem")["weights"]["adjacency"]
     network, spread = three.varp["infosem"].tocoo(), three.varp["infosem_std"].tocoo()
     np.testing.assert_allclose(network.data, runs.mean(0)[network.row, network.col], rtol=1e-5, atol=1e-7)

@@ -73,7 +73,8 @@ def deepsem(
     device
         Torch device: ``"auto"`` takes CUDA when present, else the CPU; a device that is missing raises.
     n_jobs
-        Workers; None is ``settings.n_jobs``, -1 all cores. Runs are independent and do not depend on it.
+        Workers; None is ``settings.n_jobs``, -1 all cores. Runs are independent and agree with
+        those of one worker to rounding.
     progress
         Progress bar; None follows ``settings.progress``.
     checkpoint

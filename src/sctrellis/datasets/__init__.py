@@ -5,4 +5,10 @@ from sctrellis.datasets._pbmc import pbmc, pbmc_regulators
 from sctrellis.datasets._simulate import simulate_grn
 from sctrellis.datasets._toy import toy
 
-__all__ = ["beeline", "pbmc", "pbmc_regulators", "simulate_grn", "toy"]
+__all__ = [
+    "beeline",
+    "pbmc",
+    "pbmc_regulators",
+    "simulate_grn",
+    "toy",
+]

@@ -5,4 +5,9 @@ from sctrellis.get._edges import edges
 from sctrellis.get._graph import graph
 from sctrellis.get._record import record
 
-__all__ = ["decoupler_net", "edges", "graph", "record"]
+__all__ = [
+    "decoupler_net",
+    "edges",
+    "graph",
+    "record",
+]

@@ -7,4 +7,11 @@ from sctrellis.pl._network import network
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
 
-__all__ = ["benchmark", "bias_audit", "history", "network", "precision_recall", "scores"]
+__all__ = [
+    "benchmark",
+    "bias_audit",
+    "history",
+    "network",
+    "precision_recall",
+    "scores",
+]

@@ -6,4 +6,10 @@ from sctrellis.pp._regulators import regulators
 from sctrellis.pp._split import split_edges
 from sctrellis.pp._text_embedding import text_embedding
 
-__all__ = ["gene_embedding", "network", "regulators", "split_edges", "text_embedding"]
+__all__ = [
+    "gene_embedding",
+    "network",
+    "regulators",
+    "split_edges",
+    "text_embedding",
+]

@@ -8,4 +8,12 @@ from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
 
-__all__ = ["baseline", "benchmark", "bias_audit", "deepsem", "edge_classifier", "evaluate", "infosem"]
+__all__ = [
+    "baseline",
+    "benchmark",
+    "bias_audit",
+    "deepsem",
+    "edge_classifier",
+    "evaluate",
+    "infosem",
+]

@@ -288,9 +288,9 @@ def write(
     for key, value in (layers or {}).items():
         if np.shape(value) != adata.shape:
             msg = (
-                f"A layer of shape {np.shape(value)} cannot be written for {adata.n_obs} cells x {adata.n_vars} genes."
+                f"`layers[{key!r}]` of shape {np.shape(value)} cannot be written for an object of shape {adata.shape}."
             )
-            raise ValueError(f"`layers[{key!r}]`: {msg}")
+            raise ValueError(msg)
     if adata.is_view:
         adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
     for key, value in (obs or {}).items():

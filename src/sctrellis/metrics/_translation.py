@@ -31,7 +31,7 @@ def correlation_by_group(observed: np.ndarray, predicted: np.ndarray, groups: np
 
 
 def slope(observed: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
-    """Return the slope of what was observed on what was predicted, within groups: 1 is calibrated, below is too bold."""
+    """Return the slope of observed on predicted values within groups: 1 is calibrated, less is too bold."""
     one, other = (_centred(values, groups) for values in (observed, predicted))
     return _ratio((one * other).sum(axis=0), (other**2).sum(axis=0))
 

@@ -170,8 +170,8 @@ def translate(
     The null keeps the accessibility and permutes the expression among cells of the same group and part of the split, so
     that means of groups stay and nothing else can be learnt. ``null_q95`` is the 95 % quantile of ``r_within`` over
     permutations and genes together, ``null_p`` the share of these values that reach the gene's own, one more counted,
-    and a gene is ``learned`` if its ``r_within`` is above that quantile: of genes about which nothing can be learnt, 5 %
-    are. Do not interpret the others.
+    and a gene is ``learned`` if its ``r_within`` is above that quantile: of genes about which nothing can be learnt,
+    5 % are. Do not interpret the others.
 
     A step of ``"cis"`` costs one sparse sum over the open linked peaks of its cells. Nothing of shape cells x peaks is
     dense. Equal arguments give equal results on the CPU of one machine, close ones on a GPU.
@@ -274,8 +274,8 @@ def _counts(genes: Any, counts: str | None, rna: str) -> str | None:
     """Return the layer of counts; None, with a warning, where the usual one is not there."""
     if counts == "counts" and counts not in genes.layers:
         checks.warn(
-            f"`mdata[{rna!r}]` has no layer 'counts': log-normalised values are fitted with a Gaussian likelihood. Name "
-            "the layer of counts with `counts=`, or pass `counts=None` to have it so."
+            f"`mdata[{rna!r}]` has no layer 'counts': log-normalised values are fitted with a Gaussian likelihood. "
+            "Name the layer of counts with `counts=`, or pass `counts=None` to have it so."
         )
         return None
     return counts
@@ -287,8 +287,8 @@ def _enough(paired: Paired, groupby: str | None) -> None:
     if trained[i] < MIN_TRAINING:
         where = "`mdata`" if groupby is None else f"Group {paired.group_names[i]!r} of `groupby={groupby!r}`"
         msg = (
-            f"{where} has {trained[i]} training cells; at least {MIN_TRAINING} are needed. Merge the group with another "
-            "or drop its cells, or split the cells again with `sctrellis.pp.split_cells`."
+            f"{where} has {trained[i]} training cells; at least {MIN_TRAINING} are needed. Merge the group with "
+            "another or drop its cells, or split the cells again with `sctrellis.pp.split_cells`."
         )
         raise ValueError(msg)
 

@@ -129,7 +129,7 @@ def report(
         {
             "n_train": np.bincount(paired.groups[train], minlength=n_groups),
             "n_test": np.bincount(groups, minlength=n_groups),
-            "r_of_means": _r_of_means(means, expected_means, paired.sized),
+            "r_of_means": _r_of_means(*(np.log1p(m) if paired.sized else m for m in (means, expected_means))),
         },
         index=pd.Index(paired.group_names, name="group"),
     )
@@ -150,11 +150,8 @@ def _p_value(values: np.ndarray, null: np.ndarray) -> np.ndarray:
     return (1 + reached) / (1 + len(ordered))
 
 
-def _r_of_means(observed: np.ndarray, expected: np.ndarray, sized: bool) -> np.ndarray:
-    """Return, for each group, Pearson's r over genes of observed and predicted mean expression, on the log1p scale."""
-    if sized:
-        observed, expected = np.log1p(observed), np.log1p(expected)
+def _r_of_means(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return, for each group, Pearson's r over genes of observed and predicted means; NaN for fewer than 3 genes."""
     if observed.shape[1] < 3:
         return np.full(len(observed), np.nan)
-    found = quality.correlation(observed.T, expected.T)
-    return found
+    return quality.correlation(observed.T, expected.T)

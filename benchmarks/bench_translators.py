@@ -160,8 +160,7 @@ def main() -> None:
         args.results,
         "translators",
         title="Surrogates of expression from accessibility",
-        reading="Mean and standard deviation over data sets of the mean over genes, on test cells. `r` within a group is "
-        "Pearson's, of log expression. `predicted / true fall` is the change of the log mean when the best true set of "
+        reading="Mean and standard deviation over data sets of the mean over genes, on test cells. `r` is Pearson's, of log expression, within groups. `predicted / true fall` is the change of the log mean when the best true set of "
         "elements is closed, over the true change. Genes without planted elements should be called learnt at 5 %.",
         seeds=f"0-{args.seeds - 1}",
         data=pd.DataFrame(rows),

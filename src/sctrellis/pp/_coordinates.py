@@ -41,15 +41,14 @@ def parse_peaks(var: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
     Columns win over a column ``interval``, as 10x files have it, and that over names.
     """
-    columns = [_find(var, synonyms) for synonyms in (_CHROM, _START, _END)]
-    if None not in columns:
-        chrom, start, end = (var.iloc[:, at] for at in columns)
-        return _checked(chrom, start, end, var.index), []
+    chrom, start, end = (_find(var, synonyms) for synonyms in (_CHROM, _START, _END))
+    if chrom is not None and start is not None and end is not None:
+        return _checked(var.iloc[:, chrom], var.iloc[:, start], var.iloc[:, end], var.index), []
     found = _parsed(var["interval"]) if "interval" in var else _parsed(var.index)[:0]
     if found.empty:
         found = _parsed(var.index)
     table = found.reindex(np.arange(len(var)))
-    formats = [f"chrom{first}start{second}end" for first, second in found.groupby(["first", "second"]).groups]
+    formats = [f"chrom{first}start{second}end" for first, second in found[["first", "second"]].drop_duplicates().values]
     return _checked(table["chrom"], table["start"], table["end"], var.index), formats
 
 
@@ -61,9 +60,9 @@ def _parsed(names: Any) -> pd.DataFrame:
 
 def _checked(chrom: pd.Series, start: pd.Series, end: pd.Series, names: pd.Index) -> pd.DataFrame:
     """Return intervals by position, without those of unknown chromosome or position."""
-    chrom = chrom.astype(object).where(chrom.notna().to_numpy(), "").astype(str).str.strip().to_numpy(dtype=object)
+    names_of = chrom.astype(object).where(chrom.notna().to_numpy(), "").astype(str).str.strip().to_numpy(dtype=object)
     low, high = (pd.to_numeric(column.astype(object), errors="coerce").to_numpy(float) for column in (start, end))
-    known = (chrom != "") & np.isfinite(low) & np.isfinite(high) & (low >= 0)
+    known = (names_of != "") & np.isfinite(low) & np.isfinite(high) & (low >= 0)
     empty = known & (high <= low)
     if empty.any():
         first = np.flatnonzero(empty)[0]
@@ -74,7 +73,7 @@ def _checked(chrom: pd.Series, start: pd.Series, end: pd.Series, names: pd.Index
         raise ValueError(msg)
     return pd.DataFrame(
         {
-            "chrom": np.where(known, chrom, ""),
+            "chrom": np.where(known, names_of, ""),
             "start": np.where(known, low, -1).astype(np.int64),
             "end": np.where(known, high, -1).astype(np.int64),
         }
@@ -128,7 +127,7 @@ def locate_genes(genes: Any, var_names: pd.Index, *, match_case: bool, aliases: 
         frame = frame[(frame.iloc[:, feature] == "gene").to_numpy()]
     row_gene, offered = _match_rows(frame, var_names, match_case=match_case, aliases=aliases)
     if not (row_gene >= 0).any():
-        raise checks.no_match("genes", offered, var_names)
+        raise checks.no_match("genes", offered, list(var_names))
     columns = {name: None if i is None else frame.iloc[:, i].to_numpy() for name, i in at.items()}
     rows = _rows(columns, row_gene)
     located = _one_place_each(rows).reindex(np.arange(len(var_names)))
@@ -241,7 +240,7 @@ def _gene_table(genes: Any) -> pd.DataFrame:
     if _is_gtf(path):
         return _read_gtf(path)
     frame = tables.read_table("genes", path, is_header=lambda row: not _is_interval(row))
-    if isinstance(frame.columns, pd.RangeIndex):
+    if frame.columns.dtype.kind == "i":
         extra = [f"column_{i}" for i in range(len(_BED), frame.shape[1])]
         frame.columns = pd.Index([*_BED, *extra][: frame.shape[1]])
     return frame

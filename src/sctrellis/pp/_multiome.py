@@ -143,8 +143,8 @@ def multiome(
     located = (peaks["chrom"] != "").to_numpy()
     if not located.any():
         msg = (
-            f"None of the {len(peaks):,} peaks has coordinates (first names: {checks.some(atac.var_names)}). Name peaks "
-            "as in 'chr1:100-600', or put 'chrom', 'start' and 'end' into `atac.var`."
+            f"None of the {len(peaks):,} peaks has coordinates (first names: {checks.some(atac.var_names)}). Name "
+            "peaks as in 'chr1:100-600', or put 'chrom', 'start' and 'end' into `atac.var`."
         )
         raise ValueError(msg)
     if not located.all():
@@ -221,7 +221,7 @@ def _two(rna: Any, atac: Any) -> tuple[Any, Any]:
             hint = " Read it with `.to_memory()` first." if hasattr(value, "to_memory") else ""
             msg = f"Expected `{name}` to be an AnnData, found {type(value).__name__}.{hint}"
             raise TypeError(msg)
-    return tuple(a.to_memory() if a.isbacked else a for a in (rna, atac))  # type: ignore[return-value]
+    return tuple(a.to_memory() if a.isbacked else a for a in (rna, atac))
 
 
 def _check_names(name: str, modality: Any) -> None:

@@ -76,8 +76,8 @@ def translate(
     counts
         Layer of ``mdata[rna]`` with counts, which ``"cis"`` fits; None fits log-normalised values instead.
     layer
-        Layer of ``mdata[rna]`` with log-normalised expression; None is its X. ``"crossmodal"`` reads it, and ``"cis"``
-        where there are no counts.
+        Layer with the expression; None is the X of ``mdata[rna]``. Log-normalised: ``"crossmodal"`` reads it, and
+        ``"cis"`` where there are no counts.
     split
         Column of ``mdata.obs`` that says what each cell is for: train, validation or test.
     n_runs
@@ -351,9 +351,9 @@ def _fit_cis(
             paired.accessibility,
             paired.expression,
             near,
-            paired.groups,
-            paired.log_size,
-            paired.split,
+            groups=paired.groups,
+            log_size=paired.log_size,
+            split=paired.split,
             config=config,
             gene_keys=names[0],
             peak_keys=names[1],
@@ -389,8 +389,8 @@ def _fit_crossmodal(
             paired.accessibility,
             paired.expression,
             pd.factorize(chrom)[0],
-            paired.groups,
-            paired.split,
+            groups=paired.groups,
+            split=paired.split,
             genes=wanted,
             config=config,
             seed=seed,

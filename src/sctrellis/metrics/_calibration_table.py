@@ -17,6 +17,8 @@ _STEPS = 50
 _BINNED_STEPS = 8
 _SLOPE_BINS = 50
 _SINGULAR = 1e14
+_CONSTANT = 1e-3
+"""Standard deviation of log odds below which they are taken for a constant, which has no slope."""
 
 
 def calibration_table(
@@ -63,6 +65,7 @@ def calibration_table(
             One minus their ratio to those of the constant share of edges: 0 says no more than that share, 1 everything.
         ``"slope"``
             Slope of a logistic regression of the labels on the claimed log odds: below 1 where claims are too extreme.
+            NaN where they hardly vary (standard deviation below 0.001).
         ``"intercept"``
             Its intercept with the slope held at 1: below 0 where the mean claim is too high.
 
@@ -239,7 +242,7 @@ def _entropy(share: Any) -> Any:
 
 def _newton(x: np.ndarray, y: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Return the coefficients of a logistic regression by damped Newton steps; NaN where there is no finite optimum."""
-    if (x.std(axis=0)[:-1] == 0).any():
+    if (x.std(axis=0)[:-1] < _CONSTANT).any():
         return np.full(x.shape[1], np.nan)
 
     def loss(theta: np.ndarray) -> float:

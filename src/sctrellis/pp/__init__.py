@@ -1,5 +1,6 @@
 """AnnData and MuData in and out; nothing is trained here."""
 
+from sctrellis.pp._audit_labels import audit_labels
 from sctrellis.pp._embedding import gene_embedding
 from sctrellis.pp._network import network
 from sctrellis.pp._regulators import regulators
@@ -7,6 +8,7 @@ from sctrellis.pp._split import split_edges
 from sctrellis.pp._text_embedding import text_embedding
 
 __all__ = [
+    "audit_labels",
     "gene_embedding",
     "network",
     "regulators",

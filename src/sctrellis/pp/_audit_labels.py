@@ -113,15 +113,16 @@ def audit_labels(
     given = {"source": source, "target": target, "label": label}
     usual = {"source": networks._SOURCE, "target": networks._TARGET, "label": networks._LABEL}
     at = {name: tables.find_column("edges", frame, name, given[name], usual[name]) for name in given}
-    for name, place in at.items():
-        if place is None:
+    places_of = {name: place for name, place in at.items() if place is not None}
+    for name in at:
+        if name not in places_of:
             msg = f"`edges` has no column for `{name}` under a usual name. Name it; found {tables.listed(frame)}."
             raise ValueError(msg)
-    edge = networks._labels(frame, at["label"])
+    source_at, target_at = places_of["source"], places_of["target"]
+    edge = networks._labels(frame, places_of["label"])
     n = len(frame)
-    codes, found = identifiers.factorize(
-        pd.concat([frame.iloc[:, at["source"]], frame.iloc[:, at["target"]]], ignore_index=True)
-    )
+    ends: pd.Series = pd.concat([frame.iloc[:, source_at], frame.iloc[:, target_at]], ignore_index=True)
+    codes, found = identifiers.factorize(ends)
     position = np.append(_positions(found, names, ad.var_names), -1)
     row, column = position[codes[:n]], position[codes[n:]]
     mapped = (row >= 0) & (column >= 0)
@@ -158,7 +159,7 @@ def audit_labels(
         ("edge_given_regulator_target", towards & edge, int(towards.sum())),
         ("edge_given_other_target", other & edge, int(other.sum())),
     ]
-    shown = frame.iloc[:, [at["source"], at["target"]]].astype(str).agg(" -> ".join, axis=1).to_numpy()
+    shown = frame.iloc[:, [source_at, target_at]].astype(str).agg(" -> ".join, axis=1).to_numpy()
     result = pd.DataFrame(
         {
             "check": [name for name, *_ in lines],
@@ -192,4 +193,4 @@ def _positions(found: pd.Index, names: Any, var_names: pd.Index) -> np.ndarray:
         raise ValueError(msg)
     by_index = pd.Series(frame.iloc[:, name].astype(str).to_numpy(), index=frame.iloc[:, index].astype(str))
     by_index = by_index[~by_index.index.duplicated()]
-    return np.asarray(var_names.get_indexer(by_index.reindex(found).fillna("").to_numpy()), dtype=np.int64)
+    return np.asarray(var_names.get_indexer(pd.Index(by_index.reindex(found).fillna(""))), dtype=np.int64)

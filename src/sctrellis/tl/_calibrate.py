@@ -236,12 +236,16 @@ def calibrate(
         extra["selection"] = calibrator.selection
     params = record.arguments(calibrate, values)
     built = record.build("calibrate", ad, params=params, seed=seed, slots=places, fit=fit, extra=extra)
-    after = table.query("stage == 'after' and metric in ['ece_mass', 'nll_skill']").set_index(["part", "metric"])[
-        "value"
-    ]
-    logs.logger.info(
-        "%s: %s; %s", key, calibrator.method, ", ".join(f"{m} ({p}) {v:.3g}" for (p, m), v in after.items())
-    )
+    for name in parts:
+        after = table[(table["part"] == name) & (table["stage"] == "after")].set_index("metric")["value"]
+        logs.logger.info(
+            "%s by %s, %s pairs: ECE %.3g, log-loss skill %.3g",
+            key,
+            calibrator.method,
+            name,
+            after["ece_mass"],
+            after["nll_skill"],
+        )
     logs.added(slots.write(ad, varp=varp, uns={keys.stage("calibration"): built}))
     return root if copy else None
 

@@ -12,22 +12,23 @@ from sctrellis.models._edge_features import LabelledPairs
 from sctrellis.models._messages import unordered
 
 NegMode = Literal["uniform", "per_regulator"]
-ASKED, SENT, SILENT = 0, 1, 2
-"""What a pair does in a step: it is scored; it is an edge that carries messages; or it is only counted."""
+MESSAGE = -1
+"""In place of a label: the pair is not asked about, it carries messages."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps of training: in each, some known edges are asked about and the others are the graph.
+    """Steps of training: in each, some known edges are asked about, and the others are the graph.
 
-    A batch is int64, shape (n, 4): regulator, target, label, and :data:`ASKED`, :data:`SENT` or :data:`SILENT`.
+    A batch is int64, shape (n, 3): regulator, target, and the label, or :data:`MESSAGE`.
 
     Parameters
     ----------
     pairs
         Training pairs.
-    allowed : (n_edges,), bool
-        Which of the edges among the pairs, in their order, may carry messages.
+    regulator, target : (n_messages,), int64
+        Edges that may carry messages. Those between the two genes of a pair that is asked about are left out of the
+        step, whichever way they point.
     n_genes
         Number of genes.
     asked_frac
@@ -35,7 +36,7 @@ class Steps:
     n_neg
         Other pairs asked about, for each edge that is.
     neg_mode
-        ``"uniform"``: drawn from all other pairs; ``"per_regulator"``: so many of each regulator as are its edges.
+        ``"uniform"``: drawn from all other pairs; ``"per_regulator"``: as many of each regulator as suit its edges.
     n_steps
         Steps in an epoch.
     seed
@@ -45,10 +46,11 @@ class Steps:
     """
 
     pairs: LabelledPairs
-    allowed: np.ndarray
+    regulator: np.ndarray
+    target: np.ndarray
     n_genes: int
     asked_frac: float
-    n_neg: float
+    n_neg: int
     neg_mode: NegMode
     n_steps: int
     seed: int
@@ -64,45 +66,69 @@ class Steps:
         others = np.flatnonzero(~self.pairs.label)
         return others[np.argsort(self.pairs.row[others], kind="stable")]
 
+    @cached_property
+    def _codes(self) -> np.ndarray:
+        return unordered(self.regulator, self.target, self.n_genes)
+
     def __len__(self) -> int:
         return self.n_steps
 
     def _negatives(self, edges: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         others = self._others
         if self.neg_mode == "uniform":
-            n = min(len(others), round(self.n_neg * len(edges)))
+            n = min(len(others), self.n_neg * len(edges))
             return others[rng.choice(len(others), n, replace=False, shuffle=False)]
-        wanted = np.round(self.n_neg * np.bincount(self.pairs.row[edges], minlength=self.n_genes)).astype(np.int64)
         available = np.bincount(self.pairs.row[others], minlength=self.n_genes)
+        wanted = np.minimum(self.n_neg * np.bincount(self.pairs.row[edges], minlength=self.n_genes), available)
         start = np.cumsum(available) - available
         drawn = [
-            start[i] + rng.choice(available[i], min(wanted[i], available[i]), replace=False, shuffle=False)
-            for i in np.flatnonzero((wanted > 0) & (available > 0))
+            start[i] + rng.choice(available[i], wanted[i], replace=False, shuffle=False) for i in np.flatnonzero(wanted)
         ]
         return others[np.concatenate(drawn)] if drawn else others[:0]
 
     def step(self, epoch: int, step: int) -> np.ndarray:
         """Return the table of one step."""
         rng = np.random.default_rng([self.seed, epoch, step])
-        order = rng.permutation(len(self._edges))
-        n_asked = min(max(1, round(self.asked_frac * len(order))), len(order))
-        asked = np.zeros(len(order), dtype=bool)
-        asked[order[:n_asked]] = True
-        negatives = self._negatives(self._edges[asked], rng)
-        scored = np.concatenate([self._edges[asked], negatives])
-        rest, sent = self._edges[~asked], self.allowed[~asked]
-        # An edge between the two genes of a pair that is asked about would tell, whichever way it points.
-        row, column = self.pairs.row, self.pairs.column
-        told = unordered(row[scored], column[scored], self.n_genes)
-        sent = sent & ~np.isin(unordered(row[rest], column[rest], self.n_genes), told)
-        chosen = np.concatenate([scored, rest])
-        role = np.concatenate([np.full(len(scored), ASKED), np.where(sent, SENT, SILENT)])
-        return np.stack([row[chosen], column[chosen], self.pairs.label[chosen], role], axis=1).astype(np.int64)
+        n_asked = max(1, round(self.asked_frac * len(self._edges)))
+        edges = self._edges[rng.permutation(len(self._edges))[:n_asked]]
+        asked = np.concatenate([edges, self._negatives(edges, rng)])
+        row, column, label = self.pairs.row[asked], self.pairs.column[asked], self.pairs.label[asked]
+        sent = ~np.isin(self._codes, unordered(row, column, self.n_genes))
+        regulator, target = self.regulator[sent], self.target[sent]
+        columns = ((row, regulator), (column, target), (label, np.full(len(regulator), MESSAGE)))
+        return np.stack([np.concatenate(parts).astype(np.int64) for parts in columns], axis=1)
 
     def epoch(self, epoch: int) -> Iterator[torch.Tensor]:
         """Yield the batches of an epoch."""
         for step in range(self.n_steps):
             yield torch.from_numpy(self.step(epoch, step)).to(self.device)
+
+
+@dataclass(frozen=True)
+class AllPairs:
+    """The pairs of a fold, all in one batch of int64, shape (n_pairs, 3): regulator, target, label.
+
+    Parameters
+    ----------
+    pairs
+        The pairs.
+    seed
+        Seed; nothing is drawn.
+    device
+        Where the batch goes.
+    """
+
+    pairs: LabelledPairs
+    seed: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, _epoch: int) -> Iterator[torch.Tensor]:
+        """Yield the only batch."""
+        columns = (self.pairs.row, self.pairs.column, self.pairs.label)
+        yield torch.from_numpy(np.stack([part.astype(np.int64) for part in columns], axis=1)).to(self.device)
 
 
 def reduce_cells(profiles: np.ndarray, n_features: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from sctrellis.models._io import SavedModel, load, save
 from sctrellis.models._prior import Features, reduce_embedding
 from sctrellis.models._regnet import RegNet, RegNetConfig, load_regnet
 from sctrellis.models._regnet_fit import RegNetFit, fit_regnet
+from sctrellis.models._regnet_transfer import TransferConfig, transfer_regnet
 from sctrellis.models._ridge import RidgeNetwork, ridge_network
 from sctrellis.models._sem import sem_logdet, sem_noise, sem_response, spectral_radius
 from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
@@ -28,6 +29,7 @@ __all__ = [
     "SavedModel",
     "ShrinkConfig",
     "ShrunkNetwork",
+    "TransferConfig",
     "fit_deepsem",
     "fit_infosem",
     "fit_regnet",
@@ -42,4 +44,5 @@ __all__ = [
     "sem_response",
     "shrink_network",
     "spectral_radius",
+    "transfer_regnet",
 ]

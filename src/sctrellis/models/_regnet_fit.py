@@ -270,11 +270,14 @@ def fit_regnet(
     facts |= {"epochs": result.epochs, "best_epoch": result.best_epoch, "stopped": result.stopped}
     isolated = model.graph.count == 0
     facts |= {"n_graph_edges": len(regulator), "n_isolated_genes": int(isolated.sum())}
-    return _scored(model.eval(), positions.to(device), result.history, facts)
+    return score_regnet(model.eval(), positions.to(device), result.history, facts)
 
 
 @torch.no_grad()
-def _scored(model: RegNet, rows: torch.Tensor, history: dict[str, list[float]], facts: dict[str, Any]) -> RegNetFit:
+def score_regnet(
+    model: RegNet, rows: torch.Tensor, history: dict[str, list[float]], facts: dict[str, Any]
+) -> RegNetFit:
+    """Return what a fitted model says of regulators ``rows`` and every gene; the model goes to the CPU."""
     encoding = model.encode()
     logits = model.head.matrix(encoding.mu, rows)
     variance = model.head.variance(encoding.mu, encoding.logvar.exp(), rows)

@@ -1,5 +1,4 @@
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,15 +8,15 @@ from scipy import sparse
 from sctrellis._core import checks, logs, record, slots
 from sctrellis._core.keys import Keys
 from sctrellis.tl import _training_pairs as training_pairs
+from sctrellis.tl._fitted_regnet import fold_hash, write_regnet
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from sctrellis.models import RegNetConfig, RegNetFit
+    from sctrellis.models import RegNetConfig
 
 _FEW_EDGES = 3
-_USED_DIMENSIONS = 4.0
 
 
 def regnet(
@@ -236,7 +235,7 @@ def regnet(
     known, folds = slots.read_network(ad, network), training_pairs.read_folds(ad, network)
     learnt = training_pairs.FOLDS[fold]
     held = training_pairs.in_folds(folds, [code for code in (1, 2, 3) if code not in learnt])
-    further = None if prior is None else _prior(ad, prior, held, prior_overlap)
+    further = None if prior is None else prior_edges(ad, prior, held, prior_overlap)
     mask = slots.read_regulators(ad, regulators)
     if regulators is None:
         mask = mask | (folds.getnnz(axis=1) > 0)
@@ -267,7 +266,7 @@ def regnet(
         write_regnet(
             ad, keys, "regnet", result, config, scored, np.flatnonzero(varying),
             params=record.arguments(regnet, values), seed=seed, layer=layer,
-            fit=_counts(train, ad.n_vars), hashes={"folds": _sha(folds.indptr, folds.indices, folds.data)},
+            fit=_counts(train, ad.n_vars), hashes={"folds": fold_hash(folds)},
             extra={"labels_used": network, "folds_used": used},
         )
     )  # fmt: skip
@@ -295,7 +294,7 @@ def _config(values: dict[str, Any]) -> "RegNetConfig":
     return RegNetConfig(**{field.name: values[field.name] for field in dataclasses.fields(RegNetConfig)})
 
 
-def _prior(
+def prior_edges(
     ad: "AnnData", prior: str, held: tuple[np.ndarray, np.ndarray], overlap: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return regulator and target of the prior's edges; those between genes of held-out pairs are left to the fit."""
@@ -329,63 +328,3 @@ def _counts(train: tuple[np.ndarray, np.ndarray, np.ndarray], n_genes: int) -> d
             "%d of %d regulators have fewer than %d training edges", few, int((edges > 0).sum()), _FEW_EDGES
         )
     return {"n_train_pairs": len(row), "n_train_edges": int(label.sum()), "n_regulators_with_few_edges": few}
-
-
-def write_regnet(
-    ad: "AnnData",
-    keys: Keys,
-    method: str,
-    result: "RegNetFit",
-    config: "RegNetConfig",
-    scored: np.ndarray,
-    columns: np.ndarray,
-    *,
-    params: dict[str, Any],
-    seed: int,
-    layer: str | None,
-    fit: dict[str, Any],
-    hashes: dict[str, str],
-    extra: dict[str, Any],
-) -> list[str]:
-    """Write a fit into its slots, warn where its latent vectors are flat, and return the names of the slots."""
-    named = {"network": keys.network, "prob": keys.prob, "std": keys.std}
-    scores = dict(zip(named, (result.logits, result.probability, result.std), strict=True))
-    weights = result.model.arrays()
-    entry = record.build(
-        method,
-        ad,
-        params=params,
-        seed=seed,
-        slots={name: f"varp/{key}" for name, key in named.items()}
-        | {"latent": f"varm/{keys.latent}", "gate": f"var/{keys.gate}"},
-        layer=layer,
-        fit=fit | result.fit,
-        history=result.history,
-        weights=weights,
-        extra=extra
-        | {
-            "config": dataclasses.asdict(config),
-            "hashes": hashes | {"graph": _sha(weights["regulator"], weights["target"])},
-        },
-    )
-    used = result.fit["participation_ratio"]
-    if used < _USED_DIMENSIONS:
-        checks.warn(
-            f"The latent means of the genes use {used:.1f} of {config.latent} dimensions (participation ratio, below "
-            f"{_USED_DIMENSIONS:g}): they lie along few directions, as they do when they hold little more than how "
-            "many edges a gene has. Read distances between them, and shrinkage through all layers, with care; a "
-            "smaller `beta` or a larger `reconstruction` spreads them."
-        )
-    return slots.write(
-        ad,
-        varp={
-            key: slots.network_csr(scores[name][:, columns], scored, columns, ad.n_vars) for name, key in named.items()
-        },
-        varm={keys.latent: result.mu},
-        var={keys.gate: result.gate},
-        uns={keys.record: entry},
-    )
-
-
-def _sha(*parts: np.ndarray) -> str:
-    return hashlib.sha256(b"\0".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()

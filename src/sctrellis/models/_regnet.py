@@ -397,7 +397,7 @@ def load_regnet(weights: Mapping[str, np.ndarray], config: RegNetConfig | Mappin
     >>> import sctrellis as tr
     >>> adata = tr.datasets.toy()
     >>> tr.pp.split_edges(adata, "network")
-    >>> tr.tl.regnet(adata, network="network", max_epochs=2)
+    >>> tr.tl.regnet(adata, network="network", max_epochs=1)
     >>> record = tr.get.record(adata, "regnet")
     >>> model = tr.models.load_regnet(record["weights"], record["config"])
     >>> model.encode().mu.shape
@@ -420,6 +420,6 @@ def load_regnet(weights: Mapping[str, np.ndarray], config: RegNetConfig | Mappin
         state = {name.removeprefix("state."): v for name, v in tensors.items() if name.startswith("state.")}
         model.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        msg = f"`weights` are not those of a RegNet of this `config` ({error})."
+        msg = f"`weights` are not those of a RegNet of this `config`: {' '.join(str(error).split())}"
         raise ValueError(msg) from error
     return model.eval()

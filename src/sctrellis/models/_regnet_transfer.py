@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -184,7 +184,7 @@ class TransferTask(nn.Module):
     config
         Weights of the losses.
     shared : (n_shared,), int64
-        Positions of the genes that the source has.
+        Positions of the genes that the source has. This and what follows is where the model is.
     reference : (n_shared, latent)
         Their latent means there.
     importance
@@ -203,12 +203,12 @@ class TransferTask(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.config = model, config
-        place = torch.full((len(model.features),), -1, dtype=torch.int64)
-        place[shared] = torch.arange(len(shared))
+        place = torch.full((len(model.features),), -1, dtype=torch.int64, device=shared.device)
+        place[shared] = torch.arange(len(shared), device=shared.device)
         self.register_buffer("place", place, persistent=False)
         self.register_buffer("reference", reference, persistent=False)
-        self.register_buffer("strength", torch.zeros(()))
-        self.importance = {name: value.clone() for name, value in importance.items()}
+        self.register_buffer("strength", torch.zeros((), device=shared.device))
+        self.importance = dict(importance)
         self.anchor = {name: value.detach().clone() for name, value in model.named_parameters()}
         self._last: tuple[float, float] = (0.0, 0.0)
 
@@ -252,11 +252,8 @@ class TransferTask(nn.Module):
     def pull(self) -> torch.Tensor:
         """Return the squared distance to the old weights, each weighted by its importance."""
         named = dict(self.model.named_parameters())
-        each = [
-            (value.to(named[name].device) * (named[name] - self.anchor[name].to(named[name].device)).square()).sum()
-            for name, value in self.importance.items()
-        ]
-        return torch.stack(each).sum()
+        parts = [(value * (named[name] - self.anchor[name]).square()).sum() for name, value in self.importance.items()]
+        return torch.stack(parts).sum()
 
     def param_groups(self) -> dict[str, ParamGroup]:
         """Return the only group: all but the head, of which these losses say nothing."""
@@ -350,7 +347,7 @@ def transfer_regnet(
         torch.from_numpy(regulator),
         torch.from_numpy(target),
         generator("cpu", seed, 0),
-        replace(model.config),
+        model.config,
         keys=positions,
     )
     new.load_state_dict(model.state_dict())
@@ -361,8 +358,9 @@ def transfer_regnet(
         rng = np.random.default_rng([seed, len(pairs)])
         chosen = rng.choice(len(pairs), min(config.n_fisher, len(pairs)), replace=False)
         parts = (torch.from_numpy(part[chosen]) for part in (pairs.row, pairs.column, pairs.label))
-        importance = {name: value for name, value in fisher(model, *parts).items() if not name.startswith("head.")}
-    task = TransferTask(new, config, torch.from_numpy(mine), old, importance).to(device)
+        found = fisher(model, *parts)
+        importance = {name: value.to(device) for name, value in found.items() if not name.startswith("head.")}
+    task = TransferTask(new.to(device), config, torch.from_numpy(mine).to(device), old.to(device), importance)
     plan = TrainConfig(
         phases=(Phase(name="transfer", n_epochs=config.max_epochs, cycle=(("all",),)),),
         clip_norm=1.0,

@@ -221,7 +221,7 @@ def regnet(
     >>> import sctrellis as tr
     >>> adata = tr.datasets.toy()
     >>> tr.pp.split_edges(adata, "network")
-    >>> tr.tl.regnet(adata, network="network", max_epochs=2)
+    >>> tr.tl.regnet(adata, network="network", max_epochs=1)
     >>> adata.varm["X_regnet"].shape
     (30, 64)
     """

@@ -163,7 +163,7 @@ def regnet_finetune(
     >>> import sctrellis as tr
     >>> adata = tr.datasets.toy()
     >>> tr.pp.split_edges(adata, "network")
-    >>> tr.tl.regnet(adata, network="network", max_epochs=2)
+    >>> tr.tl.regnet(adata, network="network", max_epochs=1)
     >>> other = adata[::2].copy()
     >>> tr.tl.regnet_finetune(other, adata, n_fisher=16, max_epochs=1)
     >>> other.varm["X_regnet_finetune"].shape

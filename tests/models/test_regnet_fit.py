@@ -24,7 +24,7 @@ def all_pairs(n_regulators, n_genes):
 def planted(n_regulators=8, n_genes=60, n_cells=100, seed=0):
     """Expression of genes in four programmes; a regulator acts on the genes of the next programme.
 
-    That the programme is another one, and that all of four have as many edges, leaves nothing to correlation and degree.
+    The programme is another one and all four have as many edges: correlation and degree say nothing.
     """
     rng = np.random.default_rng(seed)
     programme = np.arange(n_genes) % 4

@@ -243,7 +243,7 @@ def regnet(
     varying = rows.summary.std > 0
     scored = training_pairs.scored(mask, varying)
     train = training_pairs.labelled(known, folds, learnt, network)
-    from sctrellis.models import LabelledPairs, fit_regnet, resolve_device
+    from sctrellis.models import LabelledPairs, fit_regnet
 
     validation = None
     if fold == "train" and patience is not None:
@@ -258,7 +258,7 @@ def regnet(
         held=held,
         prior=further,
         seed=seed,
-        device=resolve_device(device),
+        device=device,
         progress=progress,
     )
     used = ["train", "validation"] if fold != "train" or "validation" in result.history else ["train"]

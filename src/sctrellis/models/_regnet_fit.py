@@ -132,10 +132,6 @@ def participation_ratio(mu: np.ndarray) -> float:
     return float(variance.sum() ** 2 / max((variance**2).sum(), np.finfo(float).tiny))
 
 
-def _edges(pairs: LabelledPairs) -> tuple[np.ndarray, np.ndarray]:
-    return pairs.row[pairs.label], pairs.column[pairs.label]
-
-
 def message_edges(
     row: np.ndarray, column: np.ndarray, held: tuple[np.ndarray, np.ndarray] | None, n_genes: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +218,8 @@ def fit_regnet(
     if not n_edges or not n_others:
         msg = f"`pairs` hold {n_edges} edges and {n_others} other pairs to learn from: both kinds are needed."
         raise ValueError(msg)
-    row, column = pairs.row[pairs.label], pairs.column[pairs.label]
+    sent = pairs.label & config.train_messages
+    row, column = pairs.row[sent], pairs.column[sent]
     if prior is not None:
         row, column = np.concatenate([row, prior[0]]), np.concatenate([column, prior[1]])
     regulator, target = message_edges(row, column, held, n_genes)

@@ -9,6 +9,8 @@ from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._translate import translate
+from sctrellis.tl._regnet import regnet
+from sctrellis.tl._regnet_finetune import regnet_finetune
 
 __all__ = [
     "baseline",
@@ -20,4 +22,6 @@ __all__ = [
     "evaluate",
     "infosem",
     "translate",
+    "regnet",
+    "regnet_finetune",
 ]

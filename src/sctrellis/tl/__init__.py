@@ -8,9 +8,9 @@ from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
-from sctrellis.tl._translate import translate
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
+from sctrellis.tl._translate import translate
 
 __all__ = [
     "baseline",
@@ -21,7 +21,7 @@ __all__ = [
     "edge_classifier",
     "evaluate",
     "infosem",
-    "translate",
     "regnet",
     "regnet_finetune",
+    "translate",
 ]

@@ -3,23 +3,31 @@
 from sctrellis.metrics._auroc import auroc
 from sctrellis.metrics._average_precision import auprc_ratio, average_precision
 from sctrellis.metrics._bootstrap import Bootstrap, bootstrap
+from sctrellis.metrics._degree_null import DegreeNull, degree_null
 from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
 from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
 from sctrellis.metrics._macro import macro, per_group
+from sctrellis.metrics._maximum_entropy import maximum_entropy
+from sctrellis.metrics._null_test import NullTest, null_test
 from sctrellis.metrics._precision_recall_curve import precision_recall_curve
 from sctrellis.metrics._ranking_table import ranking_table
 
 __all__ = [
     "Bootstrap",
+    "DegreeNull",
+    "NullTest",
     "auprc_ratio",
     "auroc",
     "average_precision",
     "bootstrap",
+    "degree_null",
     "early_precision",
     "early_precision_ratio",
     "hit_rate",
     "hit_rate_ceiling",
     "macro",
+    "maximum_entropy",
+    "null_test",
     "per_group",
     "precision_recall_curve",
     "ranking_table",

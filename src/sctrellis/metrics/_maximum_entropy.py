@@ -64,8 +64,8 @@ def fit_table(table: PairTable, labels: np.ndarray) -> np.ndarray:
     free = table.allowed.copy()
     p = np.zeros(free.shape)
     left = [
-        np.bincount(codes[labels], minlength=size)
-        for codes, size in zip((table.row, table.column), p.shape, strict=True)
+        np.bincount(table.row[labels], minlength=len(p)),
+        np.bincount(table.column[labels], minlength=len(p.T)),
     ]
     _fix_forced(free, p, left)
     rows, columns = np.flatnonzero(free.any(axis=1)), np.flatnonzero(free.any(axis=0))

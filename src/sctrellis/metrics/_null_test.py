@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -147,6 +147,7 @@ def null_test(
     table = PairTable.of(rows, columns, len(scores))
     probabilities = fit_table(table, labels)[table.row, table.column]
     mixing: dict[str, Any] = {}
+    drawn: Iterable[np.ndarray]
     if kind == "degree":
         draws = DegreeDraws.start(table, labels, n_rounds=None, seed=seed)
         mixing = draws.mixing

@@ -80,13 +80,19 @@ def null(
     table = table.astype({"metric": str}).set_index("metric")
     metric = str(table.index[0]) if metric is None else metric
     checks.has_slot("metric", metric, table.index, f"adata.uns[{key!r}]", "Name it when you run `sctrellis.tl.null`.")
-    line, drawn = table.loc[metric], record["replicates"][metric].to_numpy()
+    wanted = ["observed", "chance", "z", "p", "ratio_to_null", "ratio_to_chance"]
+    line = table.loc[metric, wanted].astype(float).to_dict()
+    drawn = record["replicates"][metric].to_numpy()
     kind = str(record["params"]["kind"])
 
     ax = _style.axes(ax, (6.4, 3.6))
-    _, _, bars = ax.hist(drawn, bins=bins, color="0.72", edgecolor="white", linewidth=0.4)
-    ax.axvline(line["observed"], color=_style.COLOURS[0], linewidth=2.6, zorder=3)
-    ax.axvline(line["chance"], color=_style.COLOURS[1], linewidth=1.6, linestyle=_style.DASHES[1], zorder=2)
+    n_before = len(ax.patches)
+    ax.hist(drawn, bins=bins, color="0.72", edgecolor="white", linewidth=0.4)
+    handles = [
+        ax.patches[n_before],
+        ax.axvline(line["observed"], color=_style.COLOURS[0], linewidth=2.6, zorder=3),
+        ax.axvline(line["chance"], color=_style.COLOURS[1], linewidth=1.6, linestyle=_style.DASHES[1], zorder=2),
+    ]
     low, high = (f([drawn.min(), drawn.max(), line["observed"], line["chance"]]) for f in (np.min, np.max))
     margin = 0.05 * (high - low) or 0.01
     ax.set_xlim(low - margin, high + margin)
@@ -101,8 +107,8 @@ def null(
         loc="left",
         fontsize="medium",
     )
-    handles = [*bars[:1], *ax.lines[:2]]
-    for handle, label in zip(handles, (f"random: {_KEPT.get(kind, kind)}", "known network", name), strict=True):
+    names = (f"random: {_KEPT.get(kind, kind)}", "known network", name)
+    for handle, label in zip(handles, names, strict=True):
         handle.set_label(label)
     _style.legend(ax, handles, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=1, handlelength=2.0)
     return ax

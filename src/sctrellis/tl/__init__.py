@@ -7,7 +7,9 @@ from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
+from sctrellis.tl._knockoffs import knockoffs
 from sctrellis.tl._null import null
+from sctrellis.tl._partial_test import partial_test
 
 __all__ = [
     "baseline",
@@ -17,5 +19,7 @@ __all__ = [
     "edge_classifier",
     "evaluate",
     "infosem",
+    "knockoffs",
     "null",
+    "partial_test",
 ]

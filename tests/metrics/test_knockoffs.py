@@ -254,10 +254,10 @@ def test_families():
     pooled, single = (family_qvalues(draws, tested, family, 0.2) for family in ("network", "target"))
     assert np.isnan(pooled[2, 1])
     assert np.isnan(single[2, 1])
-    mean = np.mean([knockoff_evalues(draw[tested], 0.1) for draw in draws], axis=0)
+    mean = np.mean([knockoff_evalues(draw[tested], 0.4 * 0.2) for draw in draws], axis=0)
     np.testing.assert_array_equal(pooled[tested], metrics.e_bh(mean))
     np.testing.assert_array_equal(
-        single[:, 3], metrics.e_bh(np.mean([knockoff_evalues(d[:, 3], 0.1) for d in draws], axis=0))
+        single[:, 3], metrics.e_bh(np.mean([knockoff_evalues(d[:, 3], 0.4 * 0.2) for d in draws], axis=0))
     )
 
 

@@ -6,6 +6,10 @@ import numpy as np
 
 from sctrellis._core import checks
 
+SHARE = 0.4
+"""Share of the wanted rate at which single draws are filtered before their e-values are averaged. At more than half, a
+pair must be selected by nearly all draws; at half, nothing may pass where the number selected varies between draws."""
+
 
 def knockoff_qvalues(statistics: Any) -> np.ndarray:
     r"""Smallest false discovery rate at which each hypothesis is selected by the knockoff filter.
@@ -136,7 +140,7 @@ def family_qvalues(statistics: np.ndarray, tested: np.ndarray, family: str, q: f
     family
         ``"network"``: all tested pairs together; ``"target"``: those of each target.
     q
-        Level that the e-values are made for: half of it, where there are several draws.
+        Level that the e-values are made for: :data:`SHARE` of it, where there are several draws.
     """
     found = np.full(tested.shape, np.nan)
     groups = [slice(None)] if family == "network" else [slice(j, j + 1) for j in range(tested.shape[1])]
@@ -150,7 +154,7 @@ def family_qvalues(statistics: np.ndarray, tested: np.ndarray, family: str, q: f
 def _combined(statistics: np.ndarray, q: float) -> np.ndarray:
     if len(statistics) == 1:
         return knockoff_qvalues(statistics[0])
-    return e_bh(np.mean([knockoff_evalues(draw, q / 2) for draw in statistics], axis=0))
+    return e_bh(np.mean([knockoff_evalues(draw, SHARE * q) for draw in statistics], axis=0))
 
 
 def check_level(q: float) -> float:

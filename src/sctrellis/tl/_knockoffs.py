@@ -1,12 +1,13 @@
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sctrellis._core import checks, logs, record, slots
 from sctrellis._core.keys import Keys
+from sctrellis.metrics import knockoff_qvalues
 from sctrellis.metrics import knockoffs as fit_knockoffs
-from sctrellis.metrics._knockoff_filter import check_level
+from sctrellis.metrics._knockoff_filter import SHARE, check_level
 from sctrellis.metrics._knockoff_generator import LAWS, Law
 from sctrellis.metrics._knockoff_spread import SPREADS, Spread
 from sctrellis.metrics._knockoffs import FAMILIES, STATISTICS, Family, Knockoffs, Statistic
@@ -93,8 +94,9 @@ def knockoffs(
         q-value of each of these pairs: select those of at most `q`.
     ``adata.uns[key_added]`` : dict
         Record of the run. ``fit`` holds the ``n_selected`` of ``n_pairs``, the same between regulators
-        (``n_selected_regulators``, ``n_pairs_regulators``), ``shrinkage`` of the correlation matrix, ``mean_s`` (1:
-        knockoffs as good as independent of their regulators, 0: copies) and the swap tests of
+        (``n_selected_regulators``, ``n_pairs_regulators``), how many each draw alone selects
+        (``n_selected_by_draw``, without targets that are regulators), ``shrinkage`` of the correlation matrix,
+        ``mean_s`` (1: knockoffs as good as independent of their regulators, 0: copies) and the swap tests of
         :func:`sctrellis.metrics.exchangeability`; ``words`` says what follows.
 
     Raises
@@ -128,7 +130,7 @@ def knockoffs(
     regulators as well, so read them as association given all else.
 
     **Targets one by one.** q cannot be below 1 / (number selected): at 0.1 one draw needs 10 selected regulators of a
-    target, and several draws need 20.
+    target, and several draws need 25.
 
     **Fewer cells than regulators** work, since correlations are shrunk; ``shrinkage`` says how much was, and the more,
     the less the knockoffs resemble the regulators.
@@ -182,7 +184,8 @@ def knockoffs(
         seed=seed,
         n_jobs=workers,
     )
-    fit = _counts(found, problem.own, q) | found.diagnostics
+    by_draw = [int((knockoff_qvalues(draw) <= q).sum()) for draw in found.draws[:, :, problem.own < 0]]
+    fit = _counts(found, problem.own, q) | {"n_selected_by_draw": by_draw} | found.diagnostics
     words = _words(fit, family, q, n_draws)
     entry = record.build(
         "knockoffs",
@@ -204,7 +207,7 @@ def knockoffs(
     return root if copy else None
 
 
-def _counts(found: Knockoffs, own: np.ndarray, q: float) -> dict[str, int]:
+def _counts(found: Knockoffs, own: np.ndarray, q: float) -> dict[str, Any]:
     counts = {}
     for suffix, part in (("", own < 0), ("_regulators", own >= 0)):
         qvalue = found.qvalue[:, part]
@@ -213,19 +216,22 @@ def _counts(found: Knockoffs, own: np.ndarray, q: float) -> dict[str, int]:
     return counts
 
 
-def _words(fit: dict[str, float], family: str, q: float, n_draws: int) -> str:
+def _words(fit: dict[str, Any], family: str, q: float, n_draws: int) -> str:
     parts = []
     if fit["n_pairs"]:
         parts.append(
             f"{fit['n_selected']:,} of {fit['n_pairs']:,} pairs are selected at a false discovery rate of {q:g}."
         )
+        low, high = min(fit["n_selected_by_draw"]), max(fit["n_selected_by_draw"])
+        if n_draws > 1 and family == "network":
+            parts.append(f"Single draws select from {low:,} to {high:,}.")
     if fit["n_pairs_regulators"]:
         parts.append(
             f"Of {fit['n_pairs_regulators']:,} pairs between regulators {fit['n_selected_regulators']:,} are; these "
             "may share a target rather than regulate each other."
         )
     if family == "target":
-        least = int(np.ceil(round((1 if n_draws == 1 else 2) / q, 9)))
+        least = int(np.ceil(round(1 / (q if n_draws == 1 else SHARE * q), 9)))
         parts.append(f"Target by target, nothing can be selected where fewer than {least} regulators stand out.")
     if min(fit["full_swap_p"], fit["partial_swap_p"]) < 0.01:
         parts.append("A swap test tells the knockoffs from the regulators, so the rate may be off.")

@@ -3,6 +3,7 @@
 from sctrellis.metrics._auroc import auroc
 from sctrellis.metrics._average_precision import auprc_ratio, average_precision
 from sctrellis.metrics._bootstrap import Bootstrap, bootstrap
+from sctrellis.metrics._certificate import Certificate, certificate
 from sctrellis.metrics._degree_null import DegreeNull, degree_null
 from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
 from sctrellis.metrics._exchangeability import exchangeability
@@ -18,6 +19,7 @@ from sctrellis.metrics._ranking_table import ranking_table
 
 __all__ = [
     "Bootstrap",
+    "Certificate",
     "DegreeNull",
     "Knockoffs",
     "NullTest",
@@ -26,6 +28,7 @@ __all__ = [
     "auroc",
     "average_precision",
     "bootstrap",
+    "certificate",
     "degree_null",
     "e_bh",
     "early_precision",

@@ -3,6 +3,7 @@
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
+from sctrellis.tl._certify import certify
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
@@ -15,6 +16,7 @@ __all__ = [
     "baseline",
     "benchmark",
     "bias_audit",
+    "certify",
     "deepsem",
     "edge_classifier",
     "evaluate",

@@ -89,6 +89,18 @@ def test_the_order_of_genes_does_not_matter_to_the_number():
     np.testing.assert_allclose(one["null_mean"], two["null_mean"], rtol=0.05)
 
 
+def test_networks_that_are_not_mixed_are_reported(monkeypatch):
+    for name in ("FIRST_ROUNDS", "MAX_ROUNDS"):
+        monkeypatch.setattr(f"sctrellis.metrics._degree_null.{name}", 1)
+    adata = world()
+    with pytest.warns(UserWarning, match="The random networks of 'model' are not mixed: see `words`"):
+        tr.tl.null(adata, "model", **FAST)
+    record = tr.get.record(adata, "model_null")
+    assert not record["mixing"]["mixed"]
+    assert record["mixing"]["n_rounds"] == 1
+    assert "p is valid, but z is too small" in record["words"]
+
+
 def test_seeds():
     adata = world()
     one, two, other = (tr.tl.null(adata, "model", seed=seed, **FAST) for seed in (0, 0, 1))

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 REGULATORS = "is_regulator"
 """Column of ``.var``: genes that may regulate."""
 
+CELL_SPLIT = "cell_split"
+"""Column of ``.obs``: what a cell is for, one of `CELL_FOLDS`."""
+
+CELL_FOLDS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -36,6 +41,21 @@ class Keys:
     def std(self) -> str:
         """``.varp``: spread of the scores over runs."""
         return f"{self.base}_std"
+
+    @property
+    def prob(self) -> str:
+        """``.varp``: probability of each scored pair."""
+        return f"{self.base}_prob"
+
+    @property
+    def latent(self) -> str:
+        """``.varm``: latent vector of each gene."""
+        return f"X_{self.base}"
+
+    @property
+    def gate(self) -> str:
+        """``.var``: mean share of the attention's context in a gene's features."""
+        return f"{self.base}_gate"
 
     @property
     def record(self) -> str:

@@ -5,17 +5,22 @@ from sctrellis.metrics._average_precision import auprc_ratio, average_precision
 from sctrellis.metrics._bootstrap import Bootstrap, bootstrap
 from sctrellis.metrics._certificate import Certificate, certificate
 from sctrellis.metrics._degree_null import DegreeNull, degree_null
+from sctrellis.metrics._calibration_error import calibration_error
+from sctrellis.metrics._calibration_table import calibration_table
+from sctrellis.metrics._calibrators import Calibrator, fit_calibrator
 from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
 from sctrellis.metrics._exchangeability import exchangeability
 from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
 from sctrellis.metrics._knockoff_filter import e_bh, knockoff_qvalues
 from sctrellis.metrics._knockoffs import Knockoffs, knockoffs
+from sctrellis.metrics._label_bounds import label_bounds
 from sctrellis.metrics._macro import macro, per_group
 from sctrellis.metrics._maximum_entropy import maximum_entropy
 from sctrellis.metrics._null_test import NullTest, null_test
 from sctrellis.metrics._partial_test import PartialTest, partial_test
 from sctrellis.metrics._precision_recall_curve import precision_recall_curve
 from sctrellis.metrics._ranking_table import ranking_table
+from sctrellis.metrics._reliability_curve import reliability_curve
 
 __all__ = [
     "Bootstrap",
@@ -24,6 +29,7 @@ __all__ = [
     "Knockoffs",
     "NullTest",
     "PartialTest",
+    "Calibrator",
     "auprc_ratio",
     "auroc",
     "average_precision",
@@ -38,6 +44,14 @@ __all__ = [
     "hit_rate_ceiling",
     "knockoff_qvalues",
     "knockoffs",
+    "calibration_error",
+    "calibration_table",
+    "early_precision",
+    "early_precision_ratio",
+    "fit_calibrator",
+    "hit_rate",
+    "hit_rate_ceiling",
+    "label_bounds",
     "macro",
     "maximum_entropy",
     "null_test",
@@ -45,4 +59,5 @@ __all__ = [
     "per_group",
     "precision_recall_curve",
     "ranking_table",
+    "reliability_curve",
 ]

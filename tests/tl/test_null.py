@@ -59,6 +59,16 @@ def test_the_table_is_that_of_the_arrays():
     assert (table["fold"] == "all").all()
 
 
+def test_log_odds_count_by_their_value():
+    adata = world()
+    adata.varp["model"].data = np.log(adata.varp["model"].data) - 1
+    wrong = tr.tl.null(adata, "model", **FAST)["observed"].iloc[0]
+    adata.uns["model"] = {"schema": 1, "method": "x", "score_scale": "log_odds"}
+    right = tr.tl.null(adata, "model", **FAST)["observed"].iloc[0]
+    assert right > wrong
+    assert right == pytest.approx(tr.tl.null(world(), "model", **FAST)["observed"].iloc[0])
+
+
 def test_a_fold_keeps_its_own_degrees():
     adata = world()
     tr.pp.split_edges(adata)

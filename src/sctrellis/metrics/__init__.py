@@ -3,11 +3,11 @@
 from sctrellis.metrics._auroc import auroc
 from sctrellis.metrics._average_precision import auprc_ratio, average_precision
 from sctrellis.metrics._bootstrap import Bootstrap, bootstrap
-from sctrellis.metrics._certificate import Certificate, certificate
-from sctrellis.metrics._degree_null import DegreeNull, degree_null
 from sctrellis.metrics._calibration_error import calibration_error
 from sctrellis.metrics._calibration_table import calibration_table
 from sctrellis.metrics._calibrators import Calibrator, fit_calibrator
+from sctrellis.metrics._certificate import Certificate, certificate
+from sctrellis.metrics._degree_null import DegreeNull, degree_null
 from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
 from sctrellis.metrics._exchangeability import exchangeability
 from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
@@ -24,33 +24,29 @@ from sctrellis.metrics._reliability_curve import reliability_curve
 
 __all__ = [
     "Bootstrap",
+    "Calibrator",
     "Certificate",
     "DegreeNull",
     "Knockoffs",
     "NullTest",
     "PartialTest",
-    "Calibrator",
     "auprc_ratio",
     "auroc",
     "average_precision",
     "bootstrap",
+    "calibration_error",
+    "calibration_table",
     "certificate",
     "degree_null",
     "e_bh",
     "early_precision",
     "early_precision_ratio",
     "exchangeability",
+    "fit_calibrator",
     "hit_rate",
     "hit_rate_ceiling",
     "knockoff_qvalues",
     "knockoffs",
-    "calibration_error",
-    "calibration_table",
-    "early_precision",
-    "early_precision_ratio",
-    "fit_calibrator",
-    "hit_rate",
-    "hit_rate_ceiling",
     "label_bounds",
     "macro",
     "maximum_entropy",

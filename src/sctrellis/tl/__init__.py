@@ -3,8 +3,8 @@
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
-from sctrellis.tl._certify import certify
 from sctrellis.tl._calibrate import calibrate
+from sctrellis.tl._certify import certify
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
@@ -19,8 +19,8 @@ __all__ = [
     "baseline",
     "benchmark",
     "bias_audit",
-    "certify",
     "calibrate",
+    "certify",
     "deepsem",
     "edge_classifier",
     "evaluate",

@@ -5,6 +5,7 @@ from sctrellis.pl._bias_audit import bias_audit
 from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._network import network
+from sctrellis.pl._null import null
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
 from sctrellis.pl._translation import translation
@@ -15,6 +16,7 @@ __all__ = [
     "calibration",
     "history",
     "network",
+    "null",
     "precision_recall",
     "scores",
     "translation",

@@ -2,11 +2,11 @@ import re
 
 import numpy as np
 import pytest
-from scipy import sparse, stats
+from scipy import stats
 
 from sctrellis import metrics
 from sctrellis.metrics._against_controls import Against, Difference, against_controls, spearman, spread, verdict
-from sctrellis.metrics._random_neighbours import random_neighbours
+from sctrellis.metrics._rewire import rewire
 
 
 def conjugate(n_genes=200, n_cells=500, seed=0):
@@ -86,35 +86,49 @@ def test_thinning_leaves_empty_cells_and_refuses_what_is_not_counts():
         metrics.thinned_noise(counts[:1], np.log1p(counts))
 
 
-def graph(n=60, seed=99):
+def edges(seed=99):
     rng = np.random.default_rng(seed)
-    dense = np.zeros((n, n), np.float32)
-    dense[:, :20] = rng.random((n, 20)) < np.linspace(0.05, 0.6, 20)
-    np.fill_diagonal(dense, 0)
-    return sparse.csr_matrix(dense)
+    dense = rng.random((60, 60)) < np.linspace(0.01, 0.4, 60)[:, None]
+    np.fill_diagonal(dense, val=False)
+    return np.nonzero(dense)
 
 
-def test_random_neighbours_keep_every_degree_and_lose_the_edges():
-    old = graph()
-    new = random_neighbours(old, np.random.default_rng(0))
-    np.testing.assert_array_equal(np.diff(new.indptr), np.diff(old.indptr))
-    assert (new.data == 1).all()
-    assert new.diagonal().sum() == 0
-    # Only former neighbours are drawn, and popular ones more often.
-    drawn = sum(random_neighbours(old, np.random.default_rng(i)).toarray() for i in range(30))
-    assert drawn[:, 20:].sum() == 0
-    assert stats.spearmanr(drawn[:, :20].sum(axis=0), old.toarray()[:, :20].sum(axis=0)).statistic > 0.95
-    kept = new.multiply(old).sum() / old.sum()
-    assert kept < 0.6
-    assert (random_neighbours(old, np.random.default_rng(0)) != new).nnz == 0
-    assert (random_neighbours(old, np.random.default_rng(1)) != new).nnz > 0
+def test_rewiring_keeps_both_degrees_and_loses_the_edges():
+    old = edges()
+    new = rewire(*old, np.random.default_rng(0))
+    for before, after in zip(old, new, strict=True):
+        np.testing.assert_array_equal(np.bincount(after, minlength=60), np.bincount(before, minlength=60))
+    pairs = set(zip(*new, strict=True))
+    assert len(pairs) == len(old[0])
+    assert all(r != c for r, c in pairs)
+    expected = sum(
+        min(1.0, r * c / len(old[0]))
+        for r, c in zip(np.bincount(old[0])[old[0]], np.bincount(old[1])[old[1]], strict=True)
+    )
+    kept = len(pairs & set(zip(*old, strict=True)))
+    assert kept < 1.3 * expected < 0.6 * len(old[0])
+    again = rewire(*old, np.random.default_rng(0))
+    np.testing.assert_array_equal(again, new)
+    assert set(zip(*rewire(*old, np.random.default_rng(1)), strict=True)) != pairs
 
 
-def test_random_neighbours_of_extremes():
-    full = sparse.csr_matrix(np.ones((4, 4)) - np.eye(4))
-    assert (random_neighbours(full, np.random.default_rng(0)) != full).nnz == 0
-    empty = sparse.csr_matrix((4, 4))
-    assert random_neighbours(empty, np.random.default_rng(0)).nnz == 0
+def test_rewiring_is_fair():
+    # Three edges without a common gene: six graphs have these degrees.
+    seen = {}
+    rng = np.random.default_rng(0)
+    for _ in range(1200):
+        row, column = rewire(np.array([0, 1, 2]), np.array([3, 4, 5]), rng, n_rounds=8)
+        graph = tuple(sorted(zip(row.tolist(), column.tolist(), strict=True)))
+        seen[graph] = seen.get(graph, 0) + 1
+    assert len(seen) == 6
+    assert stats.chisquare(list(seen.values())).pvalue > 1e-3
+
+
+def test_rewiring_of_extremes():
+    full = np.nonzero(~np.eye(4, dtype=bool))
+    assert set(zip(*rewire(*full, np.random.default_rng(0)), strict=True)) == set(zip(*full, strict=True))
+    nothing = np.zeros(0, np.int64)
+    assert len(rewire(nothing, nothing, np.random.default_rng(0))[0]) == 0
 
 
 def test_spearman_and_spread_of_many_rows():

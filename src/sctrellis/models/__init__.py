@@ -6,6 +6,7 @@ from sctrellis.models._ensemble import SEMFit
 from sctrellis.models._infosem import InfoSEM, InfoSEMConfig, fit_infosem
 from sctrellis.models._io import SavedModel, load, save
 from sctrellis.models._prior import Features, reduce_embedding
+from sctrellis.models._regnet import RegNet, RegNetConfig, load_regnet
 from sctrellis.models._ridge import RidgeNetwork, ridge_network
 from sctrellis.models._sem import sem_logdet, sem_noise, sem_response, spectral_radius
 from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
@@ -16,6 +17,8 @@ __all__ = [
     "Features",
     "InfoSEM",
     "InfoSEMConfig",
+    "RegNet",
+    "RegNetConfig",
     "RidgeNetwork",
     "SEMFit",
     "SavedModel",
@@ -24,6 +27,7 @@ __all__ = [
     "fit_deepsem",
     "fit_infosem",
     "load",
+    "load_regnet",
     "reduce_embedding",
     "resolve_device",
     "ridge_network",

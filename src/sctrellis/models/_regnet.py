@@ -127,6 +127,15 @@ class SageLayer(nn.Module):
         sigma2 = softplus(self.noise) * (1.0 if noise_variance is None else noise_variance)
         return tau2 / (tau2 + sigma2)
 
+    def hidden(
+        self, x: torch.Tensor, m: torch.Tensor, count: torch.Tensor, noise_variance: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return what the first ReLU is applied to, (n_genes, n_out): affine in ``x`` and ``m``; see :meth:`forward`."""
+        if self.aggregator == "mlp":
+            return self.first(torch.cat([x, m], dim=-1))
+        own = self.own_weight(count, noise_variance)[:, None]
+        return self.first(own * x + (1 - own) * m)
+
     def forward(
         self,
         x: torch.Tensor,
@@ -152,12 +161,7 @@ class SageLayer(nn.Module):
         stage
             How far to go: ``"pre"``, ``"relu"`` or ``"out"``.
         """
-        if self.aggregator == "mlp":
-            mixed = torch.cat([x, m], dim=-1)
-        else:
-            own = self.own_weight(count, noise_variance)[:, None]
-            mixed = own * x + (1 - own) * m
-        h = self.second(torch.relu(self.first(mixed)))
+        h = self.second(torch.relu(self.hidden(x, m, count, noise_variance)))
         if stage == "pre":
             return h
         h = torch.relu(h)

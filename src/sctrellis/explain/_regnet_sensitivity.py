@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -85,7 +85,8 @@ def regnet_sensitivity(
     x = model.features
     present = torch.stack([n.count > 0 for n in graph.neighbours], dim=1)
     at = moves(x, graph.mean(x), present)
-    radius = region_radius(lambda x, m: model.sage[0].hidden(x, m, graph.count, model.noise_variance), at)
+    first = cast("SageLayer", model.sage[0])
+    radius = region_radius(lambda x, m: first.hidden(x, m, graph.count, model.noise_variance), at)
     share = None
     if depth == "layer":
         own, neighbours = responses(
@@ -96,7 +97,7 @@ def regnet_sensitivity(
             lambda x, m: model.rest(model.first_layer(x, m, graph), graph, kernel="math"),
             at,
             method,
-            way=_JOINT_WAY if step is None else step / _length(at).median(),
+            way=_JOINT_WAY if step is None else step / _usual_length(at),
         )
     else:
         if method != "jvp":
@@ -126,6 +127,11 @@ def _length(at: Moves) -> torch.Tensor:
     return torch.linalg.vector_norm(at.own_x, dim=1)
 
 
+def _usual_length(at: Moves) -> float:
+    length = _length(at)
+    return float(length[length > 0].median()) if (length > 0).any() else 1.0
+
+
 def _ways(at: Moves, radius: torch.Tensor, step: float | None) -> torch.Tensor:
     """Return the share of the way to go for each gene; 1 for genes that stay or never meet a kink."""
     way = (radius / 2 if step is None else step) / _length(at)
@@ -151,9 +157,7 @@ class Local(NamedTuple):
     attention_share: torch.Tensor
 
 
-def local_responses(
-    model: RegNet, h: torch.Tensor, tangents: torch.Tensor, graph: MessageGraph | None = None
-) -> Local:
+def local_responses(model: RegNet, h: torch.Tensor, tangents: torch.Tensor, graph: MessageGraph | None = None) -> Local:
     r"""Return how the latent mean of each gene answers where only its own first-layer features are moved.
 
     Parameters
@@ -195,7 +199,7 @@ def local_responses(
         raise ValueError(msg)
     if len(model.sage) == 1:
         return _through_attention(model, h, tangents, ())
-    layer = _Linearised(model.sage[1], h, graph)
+    layer = _Linearised(cast("SageLayer", model.sage[1]), h, graph)
     z = layer.own_scale * (tangents @ layer.own_matrix.T)
     heard = []
     for neighbours, matrix in zip(graph.neighbours, layer.mean_matrices, strict=True):
@@ -268,9 +272,7 @@ class _Heard(NamedTuple):
             yield sender, receiver, self.layer.behind(share * self.through[:, sender], receiver)
 
 
-def _through_attention(
-    model: RegNet, h: torch.Tensor, dh: torch.Tensor, heard: Sequence[_Heard]
-) -> Local:
+def _through_attention(model: RegNet, h: torch.Tensor, dh: torch.Tensor, heard: Sequence[_Heard]) -> Local:
     """Carry moves of each gene's features, and of those that hear it, through attention, gate and latent mean."""
     attention, scale = model.attention, h.shape[1] ** -0.5
     attended = torch.arange(len(h), device=h.device) if model.keys is None else model.keys

@@ -33,8 +33,9 @@ def binned_medians(
     y = np.atleast_2d(y)
     kept = np.isfinite(x) & np.isfinite(y).all(axis=0)
     x, y = x[kept], y[:, kept]
+    columns = ["left", "right", "x", "value", "low", "high", "n_genes"]
     if len(x) == 0:
-        return pd.DataFrame({name: [] for name in ("left", "right", "x", "value", "low", "high", "n_genes")}, dtype=float)
+        return pd.DataFrame(columns=columns, dtype=float)
     if edges is None:
         edges = np.unique(np.quantile(x, np.linspace(0, 1, n_bins + 1), method="inverted_cdf"))
     inner = edges[1:-1]
@@ -48,4 +49,4 @@ def binned_medians(
             drawn = rng.integers(part.shape[1], size=(n_boot, part.shape[1]))
             low, high = np.percentile(np.median(part[:, drawn], axis=(0, 2)), [2.5, 97.5])
         lines.append((there.min(), there.max(), np.median(there), np.median(part), low, high, len(there)))
-    return pd.DataFrame(lines, columns=["left", "right", "x", "value", "low", "high", "n_genes"])
+    return pd.DataFrame(lines, columns=columns)

@@ -130,7 +130,7 @@ class SageLayer(nn.Module):
     def hidden(
         self, x: torch.Tensor, m: torch.Tensor, count: torch.Tensor, noise_variance: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return what the first ReLU is applied to, (n_genes, n_out): affine in ``x`` and ``m``; see :meth:`forward`."""
+        """Return what the first ReLU is applied to, (n_genes, n_out), affine in ``x`` and ``m``."""
         if self.aggregator == "mlp":
             return self.first(torch.cat([x, m], dim=-1))
         own = self.own_weight(count, noise_variance)[:, None]

@@ -14,6 +14,7 @@ from sctrellis.models._edge_features import dropout, linear
 from sctrellis.models._edge_head import EdgeHead
 from sctrellis.models._gated_attention import GatedAttention, Kernel
 from sctrellis.models._messages import Direction, MessageGraph
+from sctrellis.models._regnet_data import NegMode
 from sctrellis.models._seed import generator
 
 Aggregator = Literal["mlp", "eb"]
@@ -24,7 +25,7 @@ _LOGVAR = (-10.0, 5.0)
 
 @dataclass(frozen=True, kw_only=True)
 class RegNetConfig:
-    """Shape of a :class:`RegNet`.
+    """Shape of a :class:`RegNet`, and how :func:`fit_regnet` trains it.
 
     Parameters
     ----------
@@ -41,6 +42,30 @@ class RegNetConfig:
         Genes that are attended to: ``"all"``, or ``"regulators"``.
     dropout
         Share of features dropped after each layer over the graph while training.
+    n_features
+        Principal axes of the cells that the features are coordinates on, at most.
+    asked_frac
+        Share of the training edges that a step asks about; the others are its graph.
+    n_neg
+        Other pairs asked about, for each edge that is.
+    neg_mode
+        ``"uniform"``: drawn from all other training pairs; ``"per_regulator"``: as many of each regulator as suit its
+        edges, so that how many targets a regulator has is not learnt.
+    reversed_pairs
+        ``"learn"``: learn from every training pair; ``"hide"``: not from those whose reverse is held out.
+    beta, free_bits
+        Weight of the divergence from a standard normal at the end of its warm-up, and nats of each latent dimension
+        that are free of it.
+    reconstruction
+        Weight of the squared error of the features, as decoded.
+    entropy
+        Weight of the entropy of the attention, as a share of its largest value; 0 leaves it out.
+    max_epochs
+        Epochs at most; one has 10 steps.
+    lr
+        Learning rate.
+    patience
+        Epochs without a larger average precision on the validation pairs before training stops.
     """
 
     direction: Direction = "regulators"
@@ -50,6 +75,18 @@ class RegNetConfig:
     latent: int = 64
     attn_keys: Literal["all", "regulators"] = "all"
     dropout: float = 0.2
+    n_features: int = 128
+    asked_frac: float = 0.3
+    n_neg: int = 5
+    neg_mode: NegMode = "uniform"
+    reversed_pairs: Literal["learn", "hide"] = "learn"
+    beta: float = 0.01
+    free_bits: float = 0.02
+    reconstruction: float = 0.1
+    entropy: float = 0.0
+    max_epochs: int = 50
+    lr: float = 1e-3
+    patience: int | None = 8
 
 
 class Encoding(NamedTuple):
@@ -360,7 +397,7 @@ def load_regnet(weights: Mapping[str, np.ndarray], config: RegNetConfig | Mappin
     >>> import sctrellis as tr
     >>> adata = tr.datasets.toy()
     >>> tr.pp.split_edges(adata, "network")
-    >>> tr.tl.regnet(adata, network="network", max_epochs=2)
+    >>> tr.tl.regnet(adata, network="network", max_epochs=1)
     >>> record = tr.get.record(adata, "regnet")
     >>> model = tr.models.load_regnet(record["weights"], record["config"])
     >>> model.encode().mu.shape
@@ -383,6 +420,6 @@ def load_regnet(weights: Mapping[str, np.ndarray], config: RegNetConfig | Mappin
         state = {name.removeprefix("state."): v for name, v in tensors.items() if name.startswith("state.")}
         model.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        msg = f"`weights` are not those of a RegNet of this `config` ({error})."
+        msg = f"`weights` are not those of a RegNet of this `config`: {' '.join(str(error).split())}"
         raise ValueError(msg) from error
     return model.eval()

@@ -7,6 +7,8 @@ from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
+from sctrellis.tl._regnet import regnet
+from sctrellis.tl._regnet_finetune import regnet_finetune
 
 __all__ = [
     "baseline",
@@ -16,4 +18,6 @@ __all__ = [
     "edge_classifier",
     "evaluate",
     "infosem",
+    "regnet",
+    "regnet_finetune",
 ]

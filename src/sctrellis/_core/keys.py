@@ -52,6 +52,10 @@ class Keys:
         """``.var``: mean share of the attention's context in a gene's features."""
         return f"{self.base}_gate"
 
+    def of_genes(self, name: str) -> str:
+        """``.var`` or ``.varm``: a quantity of each gene that was taken from the fitted model."""
+        return f"{self.base}_{name}"
+
     @property
     def record(self) -> str:
         """``.uns``: the record of the run."""

@@ -9,6 +9,7 @@ from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
+from sctrellis.tl._shrinkage import shrinkage
 
 __all__ = [
     "baseline",
@@ -20,4 +21,5 @@ __all__ = [
     "infosem",
     "regnet",
     "regnet_finetune",
+    "shrinkage",
 ]

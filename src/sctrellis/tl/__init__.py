@@ -7,6 +7,7 @@ from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
+from sctrellis.tl._latent_map import latent_map
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._shrinkage import shrinkage
@@ -19,6 +20,7 @@ __all__ = [
     "edge_classifier",
     "evaluate",
     "infosem",
+    "latent_map",
     "regnet",
     "regnet_finetune",
     "shrinkage",

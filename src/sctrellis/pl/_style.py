@@ -27,7 +27,8 @@ def panels(ax: Any, n: int, size: tuple[float, float]) -> "list[Axes]":
     if ax is None:
         from matplotlib import pyplot as plt
 
-        _, made = plt.subplots(1, n, figsize=(n * size[0], size[1]), layout="constrained", squeeze=False)
+        figure, made = plt.subplots(1, n, figsize=(n * size[0], size[1]), layout="constrained", squeeze=False)
+        figure.get_layout_engine().set(wspace=0.08)
         return list(made[0])
     given = [ax] if hasattr(ax, "plot") else list(ax)
     if len(given) != n:

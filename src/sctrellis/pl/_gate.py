@@ -1,4 +1,4 @@
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -63,7 +63,8 @@ def gate(adata: "AnnData | MuData", key: str = "regnet", *, mod: str | None = No
         if len(part) < _FEW:
             ax.scatter(np.full(len(part), at), part, color=colour)
             continue
-        (body,) = ax.violinplot(part, [at], widths=0.8, showextrema=False)["bodies"]
+        bodies: Any = ax.violinplot(part, [at], widths=0.8, showextrema=False)["bodies"]
+        (body,) = bodies
         body.set(facecolor=colour, edgecolor="black", alpha=0.7, linewidth=0.8)
         low, median, high = np.quantile(part, [0.25, 0.5, 0.75])
         ax.vlines(at, low, high, color="black", linewidth=3.5)

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def latent(
     regulator = _sensitivity.is_regulator(ad)
     degree = keys.of_genes("in_degree")
     alone = ad.var[degree].to_numpy() == 0 if degree in ad.var else np.zeros(ad.n_vars, dtype=bool)
-    groups = (
+    groups: tuple[tuple[np.ndarray, dict[str, Any], str], ...] = (
         (~regulator & ~alone, _sensitivity.OTHER, "other gene"),
         (regulator & ~alone, _sensitivity.REGULATOR, "regulator"),
         (alone, {"marker": "x", "s": 12, "color": "0.35", "linewidths": 0.7}, "no message"),

@@ -10,13 +10,25 @@ from sctrellis._core.keys import REGULATORS, Keys
 from sctrellis.pl import _style
 
 # Source in the tables of the record: short name of its slots, colour, dashes.
-SOURCES = {
+SOURCES: dict[str, tuple[str, str, Any]] = {
     "model": ("", "black", _style.DASHES[0]),
     "random initialisation": ("initialised", _style.COLOURS[2], _style.DASHES[1]),
     "random neighbours": ("rewired", _style.COLOURS[3], _style.DASHES[3]),
 }
-REGULATOR = {"marker": "^", "s": 20, "facecolors": _style.COLOURS[1], "edgecolors": "white", "linewidths": 0.3}
-OTHER = {"marker": "o", "s": 12, "facecolors": "none", "edgecolors": _style.COLOURS[0], "linewidths": 0.6}
+REGULATOR: dict[str, Any] = {
+    "marker": "^",
+    "s": 20,
+    "facecolors": _style.COLOURS[1],
+    "edgecolors": "white",
+    "linewidths": 0.3,
+}
+OTHER: dict[str, Any] = {
+    "marker": "o",
+    "s": 12,
+    "facecolors": "none",
+    "edgecolors": _style.COLOURS[0],
+    "linewidths": 0.6,
+}
 
 
 def record_of(adata: Any, key: str, mod: str | None) -> tuple[Any, dict[str, Any]]:

@@ -90,7 +90,7 @@ def shrinkage(
     handles: dict[str, Any] = {}
     for at in axes.values():
         handles |= {label: handle for handle, label in zip(*at.get_legend_handles_labels(), strict=True)}
-    _style.legend(axes[chosen[-1]], list(handles.values()), labels=list(handles), bbox_to_anchor=(1.18, 1.0))
+    _style.legend(axes[chosen[-1]], list(handles.values()), labels=list(handles), bbox_to_anchor=(1.25, 1.0))
     return axes
 
 
@@ -111,7 +111,8 @@ def _against(ax: "Axes", ad: "AnnData", key: str, quantity: str, curves: pd.Data
         ax.plot(line["x"], line["value"], color=colour, linestyle=dashes, linewidth=1.8, label=source, zorder=3)
     ax.set_ylim(0, 1)
     ax.set_ylabel("self weight")
-    ax.secondary_yaxis("right", functions=(_rest, _rest)).set_ylabel("neighbours' share")
+    both_ways: Any = (_rest, _rest)
+    ax.secondary_yaxis("right", functions=both_ways).set_ylabel("neighbours' share")
     ax.spines["top"].set_visible(False)
 
 

@@ -28,7 +28,8 @@ def panels(ax: Any, n: int, size: tuple[float, float]) -> "list[Axes]":
         from matplotlib import pyplot as plt
 
         figure, made = plt.subplots(1, n, figsize=(n * size[0], size[1]), layout="constrained", squeeze=False)
-        figure.get_layout_engine().set(wspace=0.08)
+        engine: Any = figure.get_layout_engine()
+        engine.set(wspace=0.08)
         return list(made[0])
     given = [ax] if hasattr(ax, "plot") else list(ax)
     if len(given) != n:

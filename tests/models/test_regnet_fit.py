@@ -106,6 +106,19 @@ def test_a_prior_carries_messages_but_never_between_genes_of_held_out_pairs():
     assert edges - fewer == {(30, 31)}
 
 
+def test_without_messages_of_training_edges_only_the_prior_is_heard():
+    z, row, column, label = planted()
+    pairs, prior = LabelledPairs(row, column, label), (np.array([0, 1]), np.array([30, 31]))
+    config = RegNetConfig(**SMALL, train_messages=False)
+    none = fit_regnet(z, pairs, np.arange(8), config=config, progress=False)
+    assert none.fit["n_graph_edges"] == 0
+    assert none.fit["n_isolated_genes"] == len(z)
+    heard = fit_regnet(z, pairs, np.arange(8), config=config, prior=prior, progress=False)
+    assert heard.model.regulator.tolist() == [0, 1]
+    assert heard.model.target.tolist() == [30, 31]
+    assert not np.array_equal(heard.logits, none.logits)
+
+
 @pytest.mark.parametrize("reversed_pairs", ["learn", "hide"])
 def test_labels_of_reversed_pairs_can_be_hidden(reversed_pairs):
     z, row, column, label = planted()

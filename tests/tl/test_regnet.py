@@ -172,6 +172,16 @@ def test_what_was_fitted_is_not_judged_on_what_it_saw():
     assert len(tr.tl.evaluate(adata, "regnet", network="network", fold="test", n_boot=0, baselines=()))
 
 
+@pytest.mark.parametrize("scheme", ["edge", "regulator"])
+def test_log_odds_are_ranked_by_their_value(scheme):
+    adata = run(split(tr.datasets.toy(), scheme=scheme, test_frac=0.4), max_epochs=1)
+    found = tr.tl.evaluate(adata, "regnet", network="network", fold="test", n_boot=0, baselines=(), metrics=["auprc"])
+    row, column = pairs_in(adata, 3)
+    label = np.asarray(adata.varp["network"][row, column]).ravel() > 0
+    expected = average_precision_score(label, np.asarray(adata.varp["regnet"][row, column]).ravel())
+    assert found.query("level == 'micro'")["value"].item() == pytest.approx(expected, abs=1e-6)
+
+
 def leaky_problem(seed):
     """Regulators act on one of four groups of genes; only their targets tell which: their own profile is noise."""
     rng = np.random.default_rng(seed)

@@ -77,8 +77,8 @@ class GatedAttention(nn.Module):
         """Return the weighted means of the values, (n_genes, width); see :meth:`forward`."""
         query, key, value = self._projected(h, keys)
         if kernel == "fused":
-            batched = (part[None, None] for part in (query, key, value))  # the kernels want batch and heads
-            return nn.functional.scaled_dot_product_attention(*batched)[0, 0]
+            query, key, value = query[None, None], key[None, None], value[None, None]  # batch and heads
+            return nn.functional.scaled_dot_product_attention(query, key, value)[0, 0]
         parts = [torch.softmax(_scores(rows, key), dim=-1) @ value for rows in query.split(CHUNK)]
         return torch.cat(parts)
 

@@ -53,6 +53,8 @@ class RegNetConfig:
         edges, so that how many targets a regulator has is not learnt.
     reversed_pairs
         ``"learn"``: learn from every training pair; ``"hide"``: not from those whose reverse is held out.
+    train_messages
+        Whether training edges carry messages; without, those of the prior only.
     beta, free_bits
         Weight of the divergence from a standard normal at the end of its warm-up, and nats of each latent dimension
         that are free of it.
@@ -80,6 +82,7 @@ class RegNetConfig:
     n_neg: int = 5
     neg_mode: NegMode = "uniform"
     reversed_pairs: Literal["learn", "hide"] = "learn"
+    train_messages: bool = True
     beta: float = 0.01
     free_bits: float = 0.02
     reconstruction: float = 0.1

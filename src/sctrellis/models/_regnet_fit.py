@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sctrellis._core import logs
+from sctrellis.models._device import resolve_device
 from sctrellis.models._edge_features import LabelledPairs, cross_entropy
 from sctrellis.models._edge_head import mean_probability
 from sctrellis.models._messages import unordered
@@ -82,8 +83,8 @@ class SupervisedTask(nn.Module):
         row, column, label = batch.unbind(1)
         if not self.training:
             mu = model.encode().mu
-            parts = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)
-            logits = torch.cat([model.head(mu, *part) for part in parts])
+            pairs = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)
+            logits = torch.cat([model.head(mu, *pair) for pair in pairs])
             return {"loss": 1 - average_precision(logits, label)}
         sent, asked = label == MESSAGE, label != MESSAGE
         encoding = model.encode(graph=model.graph_of(row[sent], column[sent]), noise=noise)
@@ -131,10 +132,6 @@ def participation_ratio(mu: np.ndarray) -> float:
     return float(variance.sum() ** 2 / max((variance**2).sum(), np.finfo(float).tiny))
 
 
-def _edges(pairs: LabelledPairs) -> tuple[np.ndarray, np.ndarray]:
-    return pairs.row[pairs.label], pairs.column[pairs.label]
-
-
 def message_edges(
     row: np.ndarray, column: np.ndarray, held: tuple[np.ndarray, np.ndarray] | None, n_genes: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +154,7 @@ def fit_regnet(
     prior: tuple[np.ndarray, np.ndarray] | None = None,
     noise_variance: np.ndarray | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: str | torch.device = "auto",
     progress: bool | None = None,
 ) -> RegNetFit:
     """Fit RegNet on labelled pairs and score regulators with every gene.
@@ -183,7 +180,7 @@ def fit_regnet(
     seed
         Seed of initial state, pairs drawn, dropout and latent noise.
     device
-        Where to compute.
+        Torch device.
     progress
         Progress bar over epochs.
 
@@ -210,7 +207,7 @@ def fit_regnet(
     >>> tr.models.fit_regnet(expression, pairs, np.arange(3), config=config).logits.shape
     (3, 12)
     """
-    config, device, n_genes = config or RegNetConfig(), torch.device(device), len(expression)
+    config, device, n_genes = config or RegNetConfig(), resolve_device(device), len(expression)
     facts: dict[str, Any] = {"device": device.type, "n_cells": expression.shape[1]}
     if held is not None:
         reverse_held = np.isin(unordered(pairs.row, pairs.column, n_genes), unordered(*held, n_genes))
@@ -221,10 +218,11 @@ def fit_regnet(
     if not n_edges or not n_others:
         msg = f"`pairs` hold {n_edges} edges and {n_others} other pairs to learn from: both kinds are needed."
         raise ValueError(msg)
-    known, further = (pairs.row[pairs.label], pairs.column[pairs.label]), prior or (pairs.row[:0], pairs.column[:0])
-    regulator, target = message_edges(
-        *(np.concatenate(part) for part in zip(known, further, strict=True)), held, n_genes
-    )
+    sent = pairs.label & config.train_messages
+    row, column = pairs.row[sent], pairs.column[sent]
+    if prior is not None:
+        row, column = np.concatenate([row, prior[0]]), np.concatenate([column, prior[1]])
+    regulator, target = message_edges(row, column, held, n_genes)
     noise = generator("cpu", seed, 0)  # the same start on every device
     positions = torch.from_numpy(np.asarray(rows, dtype=np.int64))
     features = torch.from_numpy(reduce_cells(expression, config.n_features))
@@ -240,14 +238,12 @@ def fit_regnet(
     with torch.no_grad():
         model.head.out.bias.fill_(math.log(n_edges / n_others))
         model.logvar.bias.fill_(_LOGVAR)
-    asked = max(1, round(config.asked_frac * n_edges))
-    task = SupervisedTask(
-        model, config, math.log(n_edges / n_others) - math.log(asked / min(n_others, asked * config.n_neg))
-    )
-    task.to(device)
     steps = Steps(
         pairs, regulator, target, n_genes, config.asked_frac, config.n_neg, config.neg_mode, STEPS, seed, device
     )
+    asked = steps.step(0, 0)[:, 2]
+    drawn = math.log((asked == 1).sum() / max(1, (asked == 0).sum()))
+    task = SupervisedTask(model, config, math.log(n_edges / n_others) - drawn).to(device)
     judged = config.patience is not None and validation is not None and bool(validation.label.any())
     plan = TrainConfig(
         phases=(Phase(name="fit", n_epochs=config.max_epochs, cycle=(("all",),)),),

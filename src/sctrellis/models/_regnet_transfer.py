@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sctrellis._core import logs
+from sctrellis.models._device import resolve_device
 from sctrellis.models._edge_features import LabelledPairs
 from sctrellis.models._regnet import RegNet
 from sctrellis.models._regnet_data import reduce_cells
@@ -191,6 +192,8 @@ class TransferTask(nn.Module):
         For each parameter how much the source's edges depend on it, as :func:`fisher` returns it; empty without.
     """
 
+    place: torch.Tensor
+    reference: torch.Tensor
     strength: torch.Tensor
 
     def __init__(
@@ -278,7 +281,7 @@ def transfer_regnet(
     held: tuple[np.ndarray, np.ndarray] | None = None,
     prior: tuple[np.ndarray, np.ndarray] | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: str | torch.device = "auto",
     progress: bool | None = None,
 ) -> RegNetFit:
     """Fit a RegNet to other cells without labels of theirs, and score regulators with every gene.
@@ -305,7 +308,7 @@ def transfer_regnet(
     seed
         Seed of masks, dropout, latent noise, and genes and pairs drawn.
     device
-        Where to compute.
+        Torch device.
     progress
         Progress bar over epochs.
 
@@ -329,7 +332,7 @@ def transfer_regnet(
     >>> found.logits.shape
     (3, 12)
     """
-    config, device, n_genes = config or TransferConfig(), torch.device(device), len(expression)
+    config, device, n_genes = config or TransferConfig(), resolve_device(device), len(expression)
     mine, theirs = shared
     reference = model.features.numpy()
     features, explained = align(reduce_cells(expression, reference.shape[1]), reference, mine, theirs)

@@ -5,6 +5,7 @@ from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
 from sctrellis.pl._edge_uncertainty import edge_uncertainty
 from sctrellis.pl._gate import gate
+from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._latent import latent
 from sctrellis.pl._network import network
@@ -18,6 +19,7 @@ __all__ = [
     "bias_audit",
     "edge_uncertainty",
     "gate",
+    "calibration",
     "history",
     "latent",
     "network",

@@ -3,6 +3,7 @@
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
+from sctrellis.tl._calibrate import calibrate
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
@@ -16,6 +17,7 @@ __all__ = [
     "baseline",
     "benchmark",
     "bias_audit",
+    "calibrate",
     "deepsem",
     "edge_classifier",
     "evaluate",

@@ -125,8 +125,9 @@ def edge_classifier(
         a varying regulator and a varying gene is stored; self pairs are not.
     ``adata.uns[key_added]`` : dict
         Record of the run. ``labels_used`` names the network whose labels the scores have seen, ``folds_used`` the folds
-        that were learnt from or that decided when to stop. ``weights`` rebuilds what was fitted, and ``fit`` counts
-        pairs and edges; with ``"genelink"`` and ``"scgreat"`` also epochs and device, and ``history`` the losses.
+        that were learnt from or that decided when to stop; ``score_scale`` is ``"probability"``. ``weights`` rebuilds
+        what was fitted, and ``fit`` counts pairs and edges; with ``"genelink"`` and ``"scgreat"`` also epochs and
+        device, and ``history`` the losses.
 
     Raises
     ------
@@ -236,7 +237,7 @@ def edge_classifier(
         fit=fit,
         history=history,
         weights=weights,
-        extra={"labels_used": network, "folds_used": used},
+        extra={"labels_used": network, "folds_used": used, "score_scale": "probability"},
     )
     logs.added(slots.write(ad, varp={keys.network: stored}, uns={keys.record: entry}))
     return root if copy else None

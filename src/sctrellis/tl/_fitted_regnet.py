@@ -86,6 +86,7 @@ def write_regnet(
         weights=weights,
         extra=extra
         | {
+            "score_scale": "log_odds",
             "config": dataclasses.asdict(config),
             "hashes": hashes | {"graph": _sha(weights["regulator"], weights["target"])},
         },

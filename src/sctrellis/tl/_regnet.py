@@ -40,6 +40,7 @@ def regnet(
     n_neg: int = 5,
     neg_mode: Literal["uniform", "per_regulator"] = "uniform",
     reversed_pairs: Literal["learn", "hide"] = "learn",
+    train_messages: bool = True,
     beta: float = 0.01,
     free_bits: float = 0.02,
     reconstruction: float = 0.1,
@@ -106,6 +107,9 @@ def regnet(
     reversed_pairs
         ``"learn"``: learn from all pairs of `fold`, as other classifiers do. ``"hide"``: not from those whose reverse
         is held out; see Notes.
+    train_messages
+        Whether messages run along the known edges that are learnt from. Without, and without `prior`, no gene hears its
+        neighbours: the same model without a graph, for comparison.
     beta
         Weight of the divergence of the latent vectors from a standard normal, once it has risen from 0.
     free_bits
@@ -243,7 +247,7 @@ def regnet(
     varying = rows.summary.std > 0
     scored = training_pairs.scored(mask, varying)
     train = training_pairs.labelled(known, folds, learnt, network)
-    from sctrellis.models import LabelledPairs, fit_regnet, resolve_device
+    from sctrellis.models import LabelledPairs, fit_regnet
 
     validation = None
     if fold == "train" and patience is not None:
@@ -258,7 +262,7 @@ def regnet(
         held=held,
         prior=further,
         seed=seed,
-        device=resolve_device(device),
+        device=device,
         progress=progress,
     )
     used = ["train", "validation"] if fold != "train" or "validation" in result.history else ["train"]
@@ -282,6 +286,7 @@ def _config(values: dict[str, Any]) -> "RegNetConfig":
     checks.choice("attn_keys", values["attn_keys"], ("all", "regulators"))
     checks.choice("neg_mode", values["neg_mode"], ("uniform", "per_regulator"))
     checks.choice("reversed_pairs", values["reversed_pairs"], ("learn", "hide"))
+    checks.choice("train_messages", values["train_messages"], (True, False))
     for name in ("n_layers", "hidden", "latent", "n_features", "n_neg", "max_epochs"):
         checks.integer(name, values[name])
     if values["patience"] is not None:

@@ -169,7 +169,7 @@ def regnet_finetune(
     >>> other.varm["X_regnet_finetune"].shape
     (30, 64)
     """
-    from sctrellis.models import TransferConfig, resolve_device, transfer_regnet
+    from sctrellis.models import TransferConfig, transfer_regnet
 
     values = locals()
     checks.number("mask_frac", mask_frac, low=0, high=1, open_low=True, open_high=True)
@@ -206,7 +206,7 @@ def regnet_finetune(
         held=held,
         prior=further,
         seed=seed,
-        device=resolve_device(device),
+        device=device,
         progress=progress,
     )
     params = record.arguments(regnet_finetune, values)

@@ -3,10 +3,10 @@
 from sctrellis.metrics._auroc import auroc
 from sctrellis.metrics._average_precision import auprc_ratio, average_precision
 from sctrellis.metrics._bootstrap import Bootstrap, bootstrap
-from sctrellis.metrics._counting_noise import counting_noise, thinned_noise
 from sctrellis.metrics._calibration_error import calibration_error
 from sctrellis.metrics._calibration_table import calibration_table
 from sctrellis.metrics._calibrators import Calibrator, fit_calibrator
+from sctrellis.metrics._counting_noise import counting_noise, thinned_noise
 from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
 from sctrellis.metrics._eb_weight import eb_weight
 from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
@@ -23,14 +23,12 @@ __all__ = [
     "auroc",
     "average_precision",
     "bootstrap",
+    "calibration_error",
+    "calibration_table",
     "counting_noise",
     "early_precision",
     "early_precision_ratio",
     "eb_weight",
-    "calibration_error",
-    "calibration_table",
-    "early_precision",
-    "early_precision_ratio",
     "fit_calibrator",
     "hit_rate",
     "hit_rate_ceiling",
@@ -39,6 +37,6 @@ __all__ = [
     "per_group",
     "precision_recall_curve",
     "ranking_table",
-    "thinned_noise",
     "reliability_curve",
+    "thinned_noise",
 ]

@@ -3,9 +3,9 @@
 from sctrellis.pl._alignment import alignment
 from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
+from sctrellis.pl._calibration import calibration
 from sctrellis.pl._edge_uncertainty import edge_uncertainty
 from sctrellis.pl._gate import gate
-from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._latent import latent
 from sctrellis.pl._network import network
@@ -17,9 +17,9 @@ __all__ = [
     "alignment",
     "benchmark",
     "bias_audit",
+    "calibration",
     "edge_uncertainty",
     "gate",
-    "calibration",
     "history",
     "latent",
     "network",

@@ -201,15 +201,11 @@ def shrinkage(
     averages = _averages(model.graph)
     eb = _data_weight(rows, averages, _counts(ad, counts), seed)
 
-    import torch
-
-    from sctrellis.explain import regnet_sensitivity
+    from sctrellis.explain import initialised, precise, regnet_sensitivity
     from sctrellis.models import resolve_device
 
     place = resolve_device(device)
-    model = model.to(place)
-    if place.type != "mps":
-        model = model.to(torch.float64)
+    model = precise(model, place)
     options: dict[str, Any] = {"depth": depth, "method": method, "step": step}
     overlap: list[float] = []
     weights: dict[str, list[np.ndarray]] = {name: [] for name in _CONTROLS}
@@ -219,7 +215,7 @@ def shrinkage(
         found = regnet_sensitivity(model, **options)
         bar.update()
         for child in streams[0].spawn(n_init):
-            control = regnet_sensitivity(_initialised(model, int(child.generate_state(1)[0])), **options)
+            control = regnet_sensitivity(initialised(model, int(child.generate_state(1)[0])), **options)
             weights[report.INITIALISED].append(control.self_weight)
             angles[report.INITIALISED].append(control.alignment)
             bar.update()
@@ -338,31 +334,12 @@ def _data_weight(rows: Rows, averages: sparse.csr_matrix, counts: Rows | None, s
     return eb_weight(np.where(alone, np.nan, deviation / n_cells), noise * scale**2, n_samples=n_cells)
 
 
-def _initialised(model: "RegNet", seed: int) -> "RegNet":
-    """Return a model of the same shape, features and graph with fresh weights."""
-    from sctrellis.models import RegNet
-    from sctrellis.models._seed import generator
-
-    fixed = {name: None if v is None else v.cpu() for name, v in (("keys", model.keys), ("v", model.noise_variance))}
-    fresh = RegNet(
-        model.features.cpu(),
-        model.regulator.cpu(),
-        model.target.cpu(),
-        generator("cpu", seed),
-        model.config,
-        keys=fixed["keys"],
-        noise_variance=fixed["v"],
-    )
-    return fresh.to(model.features.device, model.features.dtype).eval()
-
-
 def _rewired(model: "RegNet", rng: np.random.Generator) -> tuple["MessageGraph", float]:
     """Return a message graph with the same degrees and random edges, and the share of the edges that are as before."""
-    import torch
+    from sctrellis.explain import graph_of_edges
 
     row, column = (v.cpu().numpy() for v in (model.regulator, model.target))
     new_row, new_column = rewire(row, column, rng)
     n = len(model.features)
     kept = np.isin(new_row * n + new_column, row * n + column).mean()
-    edges = (torch.from_numpy(v).to(model.features.device) for v in (new_row, new_column))
-    return model.graph_of(*edges), float(kept)
+    return graph_of_edges(model, new_row, new_column), float(kept)

@@ -53,9 +53,23 @@ class Keys:
         return f"X_{self.base}"
 
     @property
+    def latent_map(self) -> str:
+        """``.varm``: latent vectors in two dimensions."""
+        return f"{self.latent}_umap"
+
+    @property
+    def expression_map(self) -> str:
+        """``.varm``: expression in two dimensions, as the model reads it."""
+        return f"{self.latent}_expression_umap"
+
+    @property
     def gate(self) -> str:
         """``.var``: mean share of the attention's context in a gene's features."""
         return f"{self.base}_gate"
+
+    def of_genes(self, name: str) -> str:
+        """``.var`` or ``.varm``: a quantity of each gene that was taken from the fitted model."""
+        return f"{self.base}_{name}"
 
     @property
     def record(self) -> str:

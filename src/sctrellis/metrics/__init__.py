@@ -10,6 +10,9 @@ from sctrellis.metrics._certificate import Certificate, certificate
 from sctrellis.metrics._degree_null import DegreeNull, degree_null
 from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
 from sctrellis.metrics._exchangeability import exchangeability
+from sctrellis.metrics._counting_noise import counting_noise, thinned_noise
+from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
+from sctrellis.metrics._eb_weight import eb_weight
 from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
 from sctrellis.metrics._knockoff_filter import e_bh, knockoff_qvalues
 from sctrellis.metrics._knockoffs import Knockoffs, knockoffs
@@ -42,6 +45,10 @@ __all__ = [
     "early_precision",
     "early_precision_ratio",
     "exchangeability",
+    "counting_noise",
+    "early_precision",
+    "early_precision_ratio",
+    "eb_weight",
     "fit_calibrator",
     "hit_rate",
     "hit_rate_ceiling",
@@ -56,4 +63,5 @@ __all__ = [
     "precision_recall_curve",
     "ranking_table",
     "reliability_curve",
+    "thinned_noise",
 ]

@@ -1,23 +1,33 @@
 """Draw what is stored."""
 
+from sctrellis.pl._alignment import alignment
 from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
 from sctrellis.pl._calibration import calibration
+from sctrellis.pl._edge_uncertainty import edge_uncertainty
+from sctrellis.pl._gate import gate
 from sctrellis.pl._history import history
+from sctrellis.pl._latent import latent
 from sctrellis.pl._network import network
 from sctrellis.pl._null import null
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
 from sctrellis.pl._translation import translation
+from sctrellis.pl._shrinkage import shrinkage
 
 __all__ = [
+    "alignment",
     "benchmark",
     "bias_audit",
     "calibration",
+    "edge_uncertainty",
+    "gate",
     "history",
+    "latent",
     "network",
     "null",
     "precision_recall",
     "scores",
     "translation",
+    "shrinkage",
 ]

@@ -22,6 +22,22 @@ def axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
     return ax
 
 
+def panels(ax: Any, n: int, size: tuple[float, float]) -> "list[Axes]":
+    """Return the axes of ``n`` panels: those given, or those of a new figure, each of this size, side by side."""
+    if ax is None:
+        from matplotlib import pyplot as plt
+
+        figure, made = plt.subplots(1, n, figsize=(n * size[0], size[1]), layout="constrained", squeeze=False)
+        engine: Any = figure.get_layout_engine()
+        engine.set(wspace=0.08)
+        return list(made[0])
+    given = [ax] if hasattr(ax, "plot") else list(ax)
+    if len(given) != n:
+        msg = f"Expected `ax` to hold {n} axes, one for each panel, found {len(given)}."
+        raise ValueError(msg)
+    return given
+
+
 def tidy(ax: "Axes") -> None:
     """Take away the frame's upper and right side."""
     ax.spines[["top", "right"]].set_visible(False)

@@ -15,6 +15,10 @@ from sctrellis.tl._partial_test import partial_test
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._translate import translate
+from sctrellis.tl._latent_map import latent_map
+from sctrellis.tl._regnet import regnet
+from sctrellis.tl._regnet_finetune import regnet_finetune
+from sctrellis.tl._shrinkage import shrinkage
 
 __all__ = [
     "baseline",
@@ -32,4 +36,8 @@ __all__ = [
     "regnet",
     "regnet_finetune",
     "translate",
+    "latent_map",
+    "regnet",
+    "regnet_finetune",
+    "shrinkage",
 ]

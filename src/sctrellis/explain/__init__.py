@@ -1,0 +1,15 @@
+"""Algorithms on a fitted model: tensors and arrays in, tensors and arrays out."""
+
+from sctrellis.explain._additive import AdditiveObjective
+from sctrellis.explain._attribution import Attribution, attribute
+from sctrellis.explain._subset_search import SubsetSearch, subset_search
+from sctrellis.explain._subset_swap import SubsetSwap
+
+__all__ = [
+    "AdditiveObjective",
+    "Attribution",
+    "SubsetSearch",
+    "SubsetSwap",
+    "attribute",
+    "subset_search",
+]

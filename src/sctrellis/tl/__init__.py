@@ -7,6 +7,7 @@ from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._infosem import infosem
+from sctrellis.tl._translate import translate
 
 __all__ = [
     "baseline",
@@ -16,4 +17,5 @@ __all__ = [
     "edge_classifier",
     "evaluate",
     "infosem",
+    "translate",
 ]

@@ -6,6 +6,7 @@ from sctrellis.pl._history import history
 from sctrellis.pl._network import network
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
+from sctrellis.pl._search_trace import search_trace
 from sctrellis.pl._translation import translation
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "network",
     "precision_recall",
     "scores",
+    "search_trace",
     "translation",
 ]

@@ -62,6 +62,8 @@ def search_trace(
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['as the start found it', 'after swaps']
     """
+    from matplotlib.ticker import MaxNLocator
+
     record = get.record(mdata, key)
     tables = record.get("tasks"), record.get("trace"), record.get("starts")
     if record.get("method") != "grids" or not all(isinstance(table, pd.DataFrame) for table in tables):
@@ -91,7 +93,7 @@ def search_trace(
         steps = np.concatenate([[0], steps, [steps[-1] + 1]])
         values = np.concatenate([starts["first"], values, values[-1:]])
         ax.step(steps, values, where="post", color=_style.COLOURS[0], linewidth=2.0)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("step")
     ax.axhline(0, color="0.5", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     ax.set_ylabel("change of log expression\n(cells that were searched in)")
@@ -104,10 +106,10 @@ def search_trace(
 def _slopes(ax: "Axes", starts: pd.DataFrame, *, sign: int) -> None:
     """Draw a line from what each start found to what swaps made of it, the best ones dark, and name where they end."""
     best = (sign * starts["last"]).max()
-    for row in starts.itertuples():
-        wins = sign * row.last >= best - 1e-6
-        look = {"color": _style.COLOURS[0], "linewidth": 1.8} if wins else {"color": "0.6", "linewidth": 0.9}
-        ax.plot([0, 1], [row.first, row.last], marker="o", markersize=4, zorder=2 + wins, **look)
+    for ends in starts[["first", "last"]].to_numpy():
+        wins = sign * ends[1] >= best - 1e-6
+        color, width = (_style.COLOURS[0], 1.8) if wins else ("0.6", 0.9)
+        ax.plot([0, 1], ends, marker="o", markersize=4, color=color, linewidth=width, zorder=2 + wins)
     span = float(np.ptp(np.append(starts[["first", "last"]], 0)))
     for level, names in _levels(starts, span):
         ax.annotate(
@@ -150,4 +152,7 @@ def _levels(starts: pd.DataFrame, span: float) -> list[tuple[float, str]]:
 def _listed(names: list[str]) -> str:
     """Return names in brief: kinds of starts, with their number where there are several."""
     kinds = pd.Series([name.split("_")[0] if name[-1].isdigit() else name for name in names]).value_counts(sort=False)
-    return ", ".join(f"{n} {kind}" if n > 1 else kind.replace("_", " ") for kind, n in kinds.items())
+    return ", ".join(
+        f"{n} {kind}" if n > 1 else kind.replace("_", " ")
+        for kind, n in zip(kinds.index.astype(str), kinds, strict=True)
+    )

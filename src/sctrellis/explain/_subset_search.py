@@ -35,7 +35,7 @@ class SubsetSearch:
     start
         Name of the start that led to it, for each task.
     starts
-        Loss (T, 2) that each start began and ended with.
+        Loss (T, 2) that each start began and ended with; NaN, as the next two, where all sets were compared.
     frequency : (T, M)
         Share of the starts whose final set holds a candidate.
     trace
@@ -143,6 +143,11 @@ def subset_search(
         result.swap_optimal = _certify(objective, result, max_certified, improve=method != "grids")
     except KeyboardInterrupt:
         result.interrupted = True
+    # Beside tasks with more sets, those whose sets were all compared are searched too; that must not show.
+    searched = ~result.exhaustive
+    result.frequency = result.frequency.where(searched[:, None], torch.nan)
+    result.trace = [loss.where(searched, torch.nan) for loss in result.trace]
+    result.starts = {name: ends.where(searched[:, None], torch.nan) for name, ends in result.starts.items()}
     return result
 
 

@@ -237,17 +237,13 @@ def grids(
 
 def search(objective: "AdditiveObjective", n_peaks: int, seeds: list[int], **options: Any) -> Found:
     """Search the sets of a batch of tasks."""
-    import torch
-
     from sctrellis.explain import subset_search
     from sctrellis.explain._starts import rank_members
 
     found = subset_search(objective, n_peaks, seed=seeds, **options)
-    searched = ~found.exhaustive
     return Found(
         index=rank_members(objective, found.index)[:, None],
-        # Beside tasks with more sets these tasks are searched too, which must not show.
-        score=found.frequency.masked_fill(found.exhaustive[:, None], torch.nan),
+        score=found.frequency,
         loss=found.loss[:, None],
         before=found.before,
         facts={
@@ -255,7 +251,7 @@ def search(objective: "AdditiveObjective", n_peaks: int, seeds: list[int], **opt
             "swap_optimal": found.swap_optimal.tolist(),
             "exhaustive": found.exhaustive.tolist(),
         },
-        trace=[loss.where(searched, torch.nan) for loss in found.trace],
-        starts={name: loss.where(searched[:, None], torch.nan) for name, loss in found.starts.items()},
+        trace=found.trace,
+        starts=found.starts,
         interrupted=found.interrupted,
     )

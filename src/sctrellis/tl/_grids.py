@@ -154,8 +154,8 @@ def grids(
     by :math:`d_j - d_i`.
 
     ``"grids"``: one random set; slot after slot, of the `n_candidates` peaks with the smallest :math:`d_j - d_i` the
-    exactly best is taken. A peak that is in the set is never proposed, where the published code can shrink sets, and
-    the best set is reported, not the last. Cells are fixed where the published code draws 64 each step.
+    exactly best on 64 cells, drawn anew each step, is taken. A peak that is in the set is never proposed, where the
+    published code can shrink sets, and the best set by all cells is reported, not the last.
 
     ``"grids+"``: where elements are redundant the effect of each alone vanishes, so that first order and greedy search
     do not see them. It starts from backward elimination (exact worths of the 64 members that first order holds for the

@@ -2,6 +2,7 @@
 
 from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
+from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._network import network
 from sctrellis.pl._precision_recall import precision_recall
@@ -12,6 +13,7 @@ from sctrellis.pl._translation import translation
 __all__ = [
     "benchmark",
     "bias_audit",
+    "calibration",
     "history",
     "network",
     "precision_recall",

@@ -4,12 +4,15 @@ from sctrellis.tl._attribution import attribution
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
+from sctrellis.tl._calibrate import calibrate
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._grids import grids
 from sctrellis.tl._grids_benchmark import grids_benchmark
 from sctrellis.tl._infosem import infosem
+from sctrellis.tl._regnet import regnet
+from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._translate import translate
 
 __all__ = [
@@ -17,11 +20,14 @@ __all__ = [
     "baseline",
     "benchmark",
     "bias_audit",
+    "calibrate",
     "deepsem",
     "edge_classifier",
     "evaluate",
     "grids",
     "grids_benchmark",
     "infosem",
+    "regnet",
+    "regnet_finetune",
     "translate",
 ]

@@ -12,6 +12,7 @@ from sctrellis.pl._network import network
 from sctrellis.pl._null import null
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
+from sctrellis.pl._search_trace import search_trace
 from sctrellis.pl._translation import translation
 from sctrellis.pl._shrinkage import shrinkage
 
@@ -28,6 +29,7 @@ __all__ = [
     "null",
     "precision_recall",
     "scores",
+    "search_trace",
     "translation",
     "shrinkage",
 ]

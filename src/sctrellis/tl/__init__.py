@@ -1,5 +1,6 @@
 """Fit and judge: check, read, call, write, log."""
 
+from sctrellis.tl._attribution import attribution
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
@@ -8,6 +9,8 @@ from sctrellis.tl._certify import certify
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
+from sctrellis.tl._grids import grids
+from sctrellis.tl._grids_benchmark import grids_benchmark
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._knockoffs import knockoffs
 from sctrellis.tl._null import null
@@ -21,6 +24,7 @@ from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._shrinkage import shrinkage
 
 __all__ = [
+    "attribution",
     "baseline",
     "benchmark",
     "bias_audit",
@@ -29,6 +33,8 @@ __all__ = [
     "deepsem",
     "edge_classifier",
     "evaluate",
+    "grids",
+    "grids_benchmark",
     "infosem",
     "knockoffs",
     "null",

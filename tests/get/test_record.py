@@ -44,3 +44,12 @@ def test_missing_and_foreign_entries(adata):
     adata.uns["leiden"] = {"params": {}}
     with pytest.raises(ValueError, match=r"`adata.uns\['leiden'\]` is not a record"):
         tr.get.record(adata, "leiden")
+
+
+def test_a_record_of_a_mudata_itself_needs_no_modality():
+    mdata = tr.datasets.simulate_multiome(20, 240, 8, n_targets=0)
+    assert tr.get.record(mdata, "simulate_multiome")["params"]["n_peaks"] == 240
+    mdata["rna"].uns["simulate_multiome"] = {"schema": 1, "method": "other"}
+    assert tr.get.record(mdata, "simulate_multiome", mod="rna")["method"] == "other"
+    with pytest.raises(ValueError, match="choose a modality with `mod=`"):
+        tr.get.record(mdata, "infosem")

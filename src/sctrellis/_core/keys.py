@@ -5,6 +5,11 @@ from dataclasses import dataclass
 REGULATORS = "is_regulator"
 """Column of ``.var``: genes that may regulate."""
 
+CELL_SPLIT = "cell_split"
+"""Column of ``.obs``: what a cell is for, one of `CELL_FOLDS`."""
+
+CELL_FOLDS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True)
 class Keys:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sctrellis._core import checks
+from sctrellis._core import checks, genome
 from sctrellis._core.keys import REGULATORS, Keys
 from sctrellis._core.rows import Rows
 
@@ -165,6 +165,67 @@ def read_embedding(adata: Any, key: str) -> np.ndarray:
     return values
 
 
+def multiome(mdata: Any, rna: str = "rna", atac: str = "atac") -> tuple[Any, Any]:
+    """Return the two modalities of a MuData, which hold the same cells in the same order."""
+    if type(mdata).__name__ != "MuData":
+        hint = " Build one with `sctrellis.pp.multiome(rna, atac)`."
+        msg = f"Expected `mdata` to be a MuData with paired RNA and ATAC, found {type(mdata).__name__}.{hint}"
+        raise TypeError(msg)
+    for argument, name in (("rna", rna), ("atac", atac)):
+        checks.has_slot(argument, name, mdata.mod, "mdata.mod")
+    modalities = mdata.mod[rna], mdata.mod[atac]
+    for name, modality in zip((rna, atac), modalities, strict=True):
+        if not modality.obs_names.equals(mdata.obs_names):
+            n_shared = int(modality.obs_names.isin(mdata.obs_names).sum())
+            msg = (
+                f"The cells of `mdata[{name!r}]` are not those of `mdata`, in the same order: {modality.n_obs:,} and "
+                f"{mdata.n_obs:,} cells, {n_shared:,} shared. Pair them with `sctrellis.pp.multiome(rna, atac)`."
+            )
+            raise ValueError(msg)
+    return modalities
+
+
+def read_obs(mdata: Any, column: str, *, argument: str = "groupby") -> pd.Series:
+    """Return a column of ``.obs``, of the MuData or else of the first modality that has it, by cell."""
+    tables = [mdata.obs, *(modality.obs for modality in getattr(mdata, "mod", {}).values())]
+    checks.has_slot(argument, column, dict.fromkeys(name for table in tables for name in table), "mdata.obs")
+    table = next(table for table in tables if column in table)
+    return table[column].reindex(mdata.obs_names)
+
+
+def read_cis(mdata: Any, key: str = "cis", *, rna: str = "rna", atac: str = "atac") -> sparse.csr_matrix:
+    """Return the distances of ``mdata.varp[key]`` as CSR float32, shape (n_genes, n_peaks).
+
+    Rows are the genes of ``mdata[rna]`` and columns the peaks of ``mdata[atac]``. A distance of 0 is a stored zero:
+    read the links from ``indptr`` and ``indices``, never from ``nonzero()``.
+    """
+    multiome(mdata, rna, atac)
+    checks.has_slot("key", key, mdata.varp.keys(), "mdata.varp", "Run `sctrellis.pp.cis_links(mdata)` first.")
+    rows, columns = variables(mdata, rna), variables(mdata, atac)
+    stored = sparse.csr_matrix(mdata.varp[key], dtype=np.float32)[rows][:, columns]
+    stored.sort_indices()
+    return genome.decode(stored)
+
+
+def cis_network(mdata: Any, distances: sparse.csr_matrix, *, rna: str = "rna", atac: str = "atac") -> sparse.csr_matrix:
+    """Return distances of genes x peaks as :func:`read_cis` expects them in ``mdata.varp``."""
+    stored = genome.encode(distances).tocoo()
+    rows, columns = variables(mdata, rna), variables(mdata, atac)
+    index = (rows[stored.row], columns[stored.col])
+    return sparse.csr_matrix((stored.data, index), shape=(mdata.n_vars, mdata.n_vars))
+
+
+def variables(mdata: Any, mod: str) -> np.ndarray:
+    """Return the positions, among the variables of a MuData, of those of a modality."""
+    position = np.asarray(mdata.varmap[mod]).ravel()
+    here = np.flatnonzero(position > 0)
+    positions = here[np.argsort(position[here], kind="stable")]
+    if not mdata.var_names[positions].equals(mdata.mod[mod].var_names):
+        msg = f"The variables of `mdata[{mod!r}]` have changed since `mdata` was made. Call `mdata.update()` first."
+        raise ValueError(msg)
+    return positions
+
+
 def network_csr(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray, n_vars: int) -> sparse.csr_matrix:
     """Return scores of regulators x targets as a gene x gene CSR, with every scored pair stored, zeros too.
 
@@ -190,6 +251,7 @@ def network_csr(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray, n_var
 def write(
     adata: Any,
     *,
+    obs: Mapping[str, Any] | None = None,
     var: Mapping[str, Any] | None = None,
     varp: Mapping[str, Any] | None = None,
     varm: Mapping[str, Any] | None = None,
@@ -200,8 +262,8 @@ def write(
     Parameters
     ----------
     adata
-        The AnnData.
-    var, varp, varm, uns
+        The AnnData, or the MuData itself.
+    obs, var, varp, varm, uns
         Key to value; ``varp`` values become CSR float32 (int8 stays int8).
     """
     networks: dict[str, Any] = {}
@@ -214,13 +276,16 @@ def write(
             msg = f"A network of shape {csr.shape} cannot be written for {adata.n_vars} genes."
             raise ValueError(msg)
         networks[key] = csr
-    for slot, values in (("var", var), ("varm", varm)):
+    genes, cells = (adata.n_vars, "genes"), (adata.n_obs, "cells")
+    for slot, values, (length, what) in (("obs", obs, cells), ("var", var, genes), ("varm", varm, genes)):
         for key, value in (values or {}).items():
-            if np.shape(value)[:1] not in ((), (adata.n_vars,)):
-                msg = f"`{slot}[{key!r}]` of shape {np.shape(value)} cannot be written for {adata.n_vars} genes."
+            if np.shape(value)[:1] not in ((), (length,)):
+                msg = f"`{slot}[{key!r}]` of shape {np.shape(value)} cannot be written for {length} {what}."
                 raise ValueError(msg)
     if adata.is_view:
         adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
+    for key, value in (obs or {}).items():
+        adata.obs[key] = value
     for key, value in (var or {}).items():
         adata.var[key] = value
     for key, value in networks.items():
@@ -229,5 +294,5 @@ def write(
         adata.varm[key] = value
     for key, value in (uns or {}).items():
         adata.uns[key] = value
-    named = {"var": var, "varp": varp, "varm": varm, "uns": uns}
+    named = {"obs": obs, "var": var, "varp": varp, "varm": varm, "uns": uns}
     return [f"{slot}[{key!r}]" for slot, values in named.items() for key in (values or {})]

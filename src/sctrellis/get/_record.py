@@ -16,7 +16,7 @@ def record(adata: "AnnData | MuData", key: str, *, mod: str | None = None) -> di
     Parameters
     ----------
     adata
-        The AnnData, or a MuData with ``mod``.
+        The AnnData, or a MuData: with ``mod``, or alone where the record is of the MuData itself.
     key
         Name of the record in ``adata.uns``.
     mod
@@ -44,4 +44,5 @@ def record(adata: "AnnData | MuData", key: str, *, mod: str | None = None) -> di
     >>> tr.get.record(adata, "net")
     {'schema': 1, 'method': 'pearson', 'seed': 0}
     """
-    return _record.read(slots.source(adata, mod), key)
+    whole = mod is None and type(adata).__name__ == "MuData" and key in adata.uns
+    return _record.read(adata if whole else slots.source(adata, mod), key)

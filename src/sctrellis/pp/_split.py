@@ -1,4 +1,3 @@
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -6,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from sctrellis._core import checks, logs, record, slots
+from sctrellis._core import checks, draws, logs, record, slots
 from sctrellis._core import universe as universes
 from sctrellis._core.keys import Keys
 
@@ -235,40 +234,19 @@ def _pairs(candidates: sparse.csr_matrix, known: sparse.csr_matrix, var_names: I
     candidates = sparse.csr_matrix(candidates)
     # Candidates count 1 and those that are known edges 2, in one matrix with one order of entries.
     marked = (candidates.astype(np.int8) + candidates.multiply(known > 0).astype(np.int8)).tocoo()
-    digests = b"".join(hashlib.sha256(name.encode()).digest()[:8] for name in map(str, var_names))
-    return Pairs(marked.row, marked.col, marked.data == 2, np.frombuffer(digests, dtype="<u8"))
-
-
-def _uniform(seed: int, purpose: str, *hashes: np.ndarray) -> np.ndarray:
-    """Return a number in [0, 1) for each combination of hashes, the same in any company and order.
-
-    A counter-based generator (SplitMix64's finaliser, applied once for each part of the key) instead of a sequential
-    one: what one gene draws must not depend on which other genes there are.
-    """
-    start = hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]
-    state = _mix(np.frombuffer(start, dtype="<u8").astype(np.uint64))
-    for value in hashes:
-        state = _mix(state ^ value.astype(np.uint64))
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    return Pairs(marked.row, marked.col, marked.data == 2, draws.hashes(var_names))
 
 
 def _by_pair(pairs: Pairs, test: float, val: float, seed: int) -> np.ndarray:
     """Return the fold of every pair, cut within each regulator and, there, within edges and other pairs."""
     group = 2 * pairs.row.astype(np.int64) + pairs.positive
-    key = _uniform(seed, "pair", pairs.names[pairs.row], pairs.names[pairs.column])
+    key = draws.uniform(seed, "pair", pairs.names[pairs.row], pairs.names[pairs.column])
     order = np.lexsort((key, group))
     size = np.bincount(group, minlength=2 * len(pairs.names))
     rank = np.empty(len(group), dtype=np.int64)
     rank[order] = np.arange(len(group)) - (np.cumsum(size) - size)[group[order]]
     # One shift for each group rounds its cuts without bias: a lone edge is tested with probability `test`.
-    shift = _uniform(seed, "cut", np.repeat(pairs.names, 2), np.tile(np.arange(2), len(pairs.names)))
+    shift = draws.uniform(seed, "cut", np.repeat(pairs.names, 2), np.tile(np.arange(2), len(pairs.names)))
     n_test = np.floor(size * test + shift)
     n_held = np.floor(size * (test + val) + shift)
     return np.where(rank < n_test[group], TEST, np.where(rank < n_held[group], VALIDATION, TRAIN)).astype(np.int8)
@@ -297,7 +275,7 @@ def _divide(
             parts = "train, validate and test" if val else "train and test"
             msg = f"Too few {what} to {parts} on different ones: found {n}. Use `scheme='edge'`, or other fractions."
             raise ValueError(msg)
-    key = _uniform(seed, "gene", pairs.names[genes])
+    key = draws.uniform(seed, "gene", pairs.names[genes])
     third = np.zeros(n, dtype=np.int64)
     if strata is not None and n >= 6:
         third[np.lexsort((key, strata[genes]))] = np.arange(n) * 3 // n
@@ -305,7 +283,7 @@ def _divide(
     tested = _shares(size, n_test)
     validated = _shares(size - tested, n_val)
     # Within a third genes are in the order of their key; where thirds are by rank, ties have that order too.
-    draw = _uniform(seed, "part", pairs.names[genes])
+    draw = draws.uniform(seed, "part", pairs.names[genes])
     order = np.lexsort((draw, third))
     rank = np.empty(n, dtype=np.int64)
     rank[order] = np.arange(n) - (np.cumsum(size) - size)[third[order]]

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Wider than any chromosome: positions of different chromosomes on one axis stay further apart than any window.
-_STRIDE = 2**40
+from sctrellis._core import genome
 
 
 @dataclass(frozen=True)
@@ -56,26 +55,12 @@ def near(intervals: Intervals, queries: Intervals, window: int) -> tuple[np.ndar
     -------
     Position of the query, position of the interval, and their distance, sorted by both positions.
     """
-    where, asked = np.flatnonzero(intervals.chrom >= 0), np.flatnonzero(queries.chrom >= 0)
-    first = (intervals.chrom[where].astype(np.int64) + 1) * _STRIDE + intervals.start[where]
-    length = (intervals.end - intervals.start)[where].astype(np.int64)
-    base = (queries.chrom[asked].astype(np.int64) + 1) * _STRIDE
-    low, high = base + queries.start[asked] - window, base + queries.end[asked] + window
-    found = [np.zeros((2, 0), dtype=np.int64)]
-    # An interval reaches into a window if it starts in it, or before it by less than its length. Within a class of
-    # lengths (powers of two) the second are few, however long the longest interval of all is.
-    classes = np.ceil(np.log2(np.maximum(length, 1))).astype(np.int64)
-    for size in np.unique(classes):
-        members = np.flatnonzero(classes == size)
-        members = members[np.argsort(first[members], kind="stable")]
-        starts = first[members]
-        begin = np.searchsorted(starts, low - length[members].max(), side="left")
-        count = np.searchsorted(starts, high, side="left") - begin
-        query = np.repeat(np.arange(len(asked)), count)
-        member = members[np.arange(count.sum()) - np.repeat(np.cumsum(count) - count - begin, count)]
-        reaches = (first[member] + length[member] > low[query]) & (first[member] < high[query])
-        found.append(np.stack([asked[query[reaches]], where[member[reaches]]]))
-    query, member = np.concatenate(found, axis=1)
-    order = np.lexsort((member, query))
-    query, member = query[order], member[order]
+    query, member = genome.reaching(
+        intervals.chrom,
+        intervals.start,
+        intervals.end,
+        queries.chrom,
+        queries.start - window,
+        queries.end + window,
+    )
     return query, member, distance(intervals.take(member), queries.take(query))

@@ -174,7 +174,7 @@ def confirmed_table(
     rows = []
     for label, columns in [*((name, [i]) for i, name in enumerate(_labels(bins, last=True))), ("all", range(n_bins))]:
         part = [a[:, list(columns)] for a in (total, marked, drawn, both, closest)]
-        if not part[0].sum():
+        if label != "all" and not part[0].sum():
             continue
         urns = chance.Urns(*part[:3])
         expected, found = float(urns.expected().sum()), int(part[3].sum())

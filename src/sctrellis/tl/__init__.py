@@ -6,6 +6,7 @@ from sctrellis.tl._bias_audit import bias_audit
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
+from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._infosem import infosem
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "deepsem",
     "edge_classifier",
     "evaluate",
+    "hit_ratio",
     "infosem",
 ]

@@ -2,16 +2,26 @@
 
 from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
+from sctrellis.pl._distance_decay import distance_decay
+from sctrellis.pl._expression_shift import expression_shift
 from sctrellis.pl._history import history
+from sctrellis.pl._locus import locus
 from sctrellis.pl._network import network
+from sctrellis.pl._perturbation import perturbation
 from sctrellis.pl._precision_recall import precision_recall
+from sctrellis.pl._redundancy import redundancy
 from sctrellis.pl._scores import scores
 
 __all__ = [
     "benchmark",
     "bias_audit",
+    "distance_decay",
+    "expression_shift",
     "history",
+    "locus",
     "network",
+    "perturbation",
     "precision_recall",
+    "redundancy",
     "scores",
 ]

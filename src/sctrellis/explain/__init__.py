@@ -1,8 +1,18 @@
-"""Algorithms on a fitted model: arrays and tensors, no AnnData."""
+"""Algorithms on a fitted model: tensors and arrays in, tensors and arrays out."""
 
+from sctrellis.explain._additive import AdditiveObjective
+from sctrellis.explain._attribution import Attribution, attribute
 from sctrellis.explain._epistasis import Epistasis, epistasis
+from sctrellis.explain._subset_search import SubsetSearch, subset_search
+from sctrellis.explain._subset_swap import SubsetSwap
 
 __all__ = [
+    "AdditiveObjective",
+    "Attribution",
     "Epistasis",
+    "SubsetSearch",
+    "SubsetSwap",
+    "attribute",
     "epistasis",
+    "subset_search",
 ]

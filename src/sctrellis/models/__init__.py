@@ -1,5 +1,6 @@
 """Torch models on arrays: configurations, modules and fit functions."""
 
+from sctrellis.models._cis_translator import CisConfig, CisTranslator, fit_cis_translator
 from sctrellis.models._deepsem import DeepSEM, DeepSEMConfig, fit_deepsem
 from sctrellis.models._device import resolve_device
 from sctrellis.models._ensemble import SEMFit
@@ -9,10 +10,14 @@ from sctrellis.models._prior import Features, reduce_embedding
 from sctrellis.models._ridge import RidgeNetwork, ridge_network
 from sctrellis.models._sem import sem_logdet, sem_noise, sem_response, spectral_radius
 from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
+from sctrellis.models._translator import Effects, Translator, TranslatorFit, load_translator
 
 __all__ = [
+    "CisConfig",
+    "CisTranslator",
     "DeepSEM",
     "DeepSEMConfig",
+    "Effects",
     "Features",
     "InfoSEM",
     "InfoSEMConfig",
@@ -21,9 +26,13 @@ __all__ = [
     "SavedModel",
     "ShrinkConfig",
     "ShrunkNetwork",
+    "Translator",
+    "TranslatorFit",
+    "fit_cis_translator",
     "fit_deepsem",
     "fit_infosem",
     "load",
+    "load_translator",
     "reduce_embedding",
     "resolve_device",
     "ridge_network",

@@ -43,3 +43,36 @@ def add_sets(mdata, *, key="grids", method="grids", n_peaks=None, wrong=0, candi
         extra={"sets": pd.DataFrame(sets), "tasks": pd.DataFrame(tasks)},
     )
     slots.write(mdata, uns={key: entry})
+
+
+def true_change(mdata, target, group, peaks):
+    """Return the function of a set's parts that says how the true log mean changes in the test cells of a group."""
+    cells = ((mdata.obs["cell_split"] == "test") & (mdata.obs["cell_group"] == group)).to_numpy()
+    at = mdata["atac"].var_names.get_indexer(peaks)
+    state = mdata["atac"].layers["state"].toarray()
+    before = datasets.true_log_mean(mdata, target)[cells]
+
+    def change(masks):
+        found = []
+        for mask in masks:
+            closed = state.copy()
+            closed[:, at[mask]] = 0
+            found.append(datasets.true_log_mean(mdata, target, state=closed)[cells] - before)
+        return np.array(found)
+
+    change.before = before
+    return change
+
+
+def add_redundancy(mdata, *, key="grids", n_boot=200):
+    """Write what `tl.redundancy` would, from the truth instead of a surrogate."""
+    from sctrellis.explain import epistasis
+    from sctrellis.tl._redundancy import _Tables
+
+    tables = _Tables()
+    for (group, target), rows in mdata.uns[key]["sets"].groupby(["group", "target"], sort=False):
+        change = true_change(mdata, target, group, list(rows["peak"]))
+        tables.add(rows, epistasis(change, len(rows), n_boot=n_boot), np.full(len(rows), 0.6), len(change.before))
+        tables.add_expression(rows, change)
+    entry = record.build("redundancy", mdata, params={}, seed=0, slots={}, extra={"sign": -1, **tables.frames()})
+    slots.write(mdata, uns={f"{key}_redundancy": entry})

@@ -3,6 +3,7 @@
 from sctrellis.explain._additive import AdditiveObjective
 from sctrellis.explain._attribution import Attribution, attribute
 from sctrellis.explain._epistasis import Epistasis, epistasis
+from sctrellis.explain._set_change import SetChange
 from sctrellis.explain._subset_search import SubsetSearch, subset_search
 from sctrellis.explain._subset_swap import SubsetSwap
 
@@ -10,6 +11,7 @@ __all__ = [
     "AdditiveObjective",
     "Attribution",
     "Epistasis",
+    "SetChange",
     "SubsetSearch",
     "SubsetSwap",
     "attribute",

@@ -29,8 +29,8 @@ def distance_decay(mdata: "MuData", *, key: str = "grids_hit_ratio", ax: "Axes |
     Returns
     -------
     matplotlib.axes.Axes
-        Bins of distance from the start of transcription. Grey bars are the range that holds 95 % of random selections of
-        peaks as often open, the line across them what is expected, dots what was selected; above them observed over
+        Bins of distance from the start of transcription. Grey bars are the range that holds 95 % of random selections
+        of peaks as often open, the line across them what is expected, dots what was selected; above them observed over
         expected.
 
     Raises
@@ -59,7 +59,7 @@ def distance_decay(mdata: "MuData", *, key: str = "grids_hit_ratio", ax: "Axes |
         )
         raise ValueError(msg)
     table = _sets.plain(table)
-    ax = _style.axes(ax, (1.0 + 0.85 * len(table), 3.4))
+    ax = _style.axes(ax, (2.6 + 0.75 * len(table), 3.4))
     place = np.arange(len(table))
     height = np.maximum(table["expected_high"] - table["expected_low"], 0)
     ax.bar(
@@ -75,7 +75,7 @@ def distance_decay(mdata: "MuData", *, key: str = "grids_hit_ratio", ax: "Axes |
     for x, row in zip(place, table.itertuples(), strict=True):
         said = f"× {row.enrichment:.2g}" if np.isfinite(row.enrichment) else "–"
         ax.text(x, max(row.observed, row.expected_high) + 0.04 * top, said, ha="center", va="bottom", color=_style.INK)
-    ax.set_xticks(place, [label.replace(" chromosome", "\nchromosome") for label in table["bin"]])
+    ax.set_xticks(place, [_two_lines(label) for label in table["bin"]], fontsize="small")
     ax.set_ylim(-0.03 * top, 1.16 * top)
     ax.set_xlabel("distance from the start of transcription")
     ax.set_ylabel("selected peaks")
@@ -83,3 +83,10 @@ def distance_decay(mdata: "MuData", *, key: str = "grids_hit_ratio", ax: "Axes |
     _style.tidy(ax)
     _style.legend(ax, handlelength=1.5)
     return ax
+
+
+def _two_lines(label: str) -> str:
+    """Return the name of a bin on two lines, the unit or the chromosome on the second."""
+    if label.count(" ") > 1:
+        return label.replace("-", "-\n")
+    return label.replace("chromosome", "chrom.").replace(" ", "\n")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 # Where things lie below the line of the genome, in heights of the highest arc.
-_GENE = (-0.13, 0.05)
+_GENE = (-0.15, 0.05)
 _TRACK = (-0.42, 0.2)
 _LABELS = (-0.5, -0.6)
 _THICKEST = 5.0
@@ -43,7 +43,7 @@ def locus(
     key
         Name of that result in ``mdata.uns``.
     cis
-        Key of the links of genes to peaks in ``mdata.varp``: the gene's other candidates are drawn in the track of peaks.
+        Key of the links of genes to peaks in ``mdata.varp``, from which the gene's other peaks are drawn.
     rna
         Modality with the genes and their coordinates.
     atac
@@ -57,9 +57,9 @@ def locus(
     -------
     matplotlib.axes.Axes
         Arcs are the thicker the larger the gain of the peak; solid where expression falls when it is perturbed, dashed
-        where it rises. Below them the gene, with an arrow in the direction of transcription, and the peaks, as high as
-        they are often open; selected ones are filled and numbered by rank. Peaks on other chromosomes are counted in the
-        title.
+        where it rises. Below them the gene, with an arrow in the direction of transcription, and the peaks, the higher
+        the more cells have them open; selected ones are coloured and numbered by rank. Peaks on other chromosomes are
+        counted in the title.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def locus(
     >>> sets = mdata.uns["truth"][["group", "target", "peak"]].assign(rank=1, gain=-0.2)
     >>> mdata.uns["grids"] = {"schema": 1, "method": "grids", "sets": sets, "tasks": mdata.uns["targets"]}
     >>> tr.pl.locus(mdata, sets["target"].iloc[0]).get_xlabel()
-    'position on chr1 (Mb)'
+    'position on chr2 (Mb)'
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
@@ -97,7 +97,7 @@ def locus(
     others = others[others["chrom"] == gene["chrom"]]
 
     ax = _style.axes(ax, (8.0, 3.6))
-    shown = pd.concat([chosen, others])
+    shown = pd.concat([table for table in (chosen, others) if len(table)] or [chosen])
     low = min(shown["start"].min(), gene["start"]) if len(shown) else gene["start"]
     high = max(shown["end"].max(), gene["end"]) if len(shown) else gene["end"]
     margin = 0.03 * (high - low)
@@ -124,20 +124,22 @@ def locus(
     bottom, thickness = _GENE
     width = max(gene["end"] - gene["start"], 0.002 * (high - low)) / 1e6
     ax.add_patch(Rectangle((gene["start"] / 1e6, bottom), width, thickness, color="0.2"))
+    # The arrow runs between the line of the genome and the gene.
     forward = str(genes.var["strand"].iloc[at[0]]) != "-"
     way = (1 if forward else -1) * 0.05 * (high - low) / 1e6
     ax.annotate(
-        "", (tss + way, bottom + thickness / 2), (tss, bottom + thickness / 2),
+        "", (tss + way, bottom / 3), (tss, bottom / 3),
         arrowprops={"arrowstyle": "-|>", "color": "0.2", "shrinkA": 0, "shrinkB": 0},
     )  # fmt: skip
     ax.plot([tss, tss], [bottom, 0], color="0.2", linewidth=1.2)
 
     base, tallest = _TRACK
+    often = shown["height"].max() if len(shown) else 1.0
     ax.axhline(base, color="0.6", linewidth=0.8)
     for table, style in ((others, {"color": "0.7"}), (chosen, {"color": _style.COLOURS[0]})):
         thick = np.maximum(table["end"] - table["start"], 0.004 * (high - low)) / 1e6
         middle = (table["start"] + table["end"]) / 2e6
-        ax.bar(middle, tallest * table["height"].to_numpy(), thick, bottom=base, linewidth=0, **style)
+        ax.bar(middle, tallest * table["height"].to_numpy() / (often or 1.0), thick, bottom=base, linewidth=0, **style)
     order = np.argsort(centre)
     for turn, i in enumerate(order):
         ax.text(

@@ -37,8 +37,8 @@ def perturbation(
     keys
         Names of these results in ``mdata.uns``: one per method and size of the set.
     value
-        ``"log_delta"``, the scale that is optimised (natural log units); ``"avg_delta"``, in the units of expression; or
-        ``"rel_delta_pct"``, relative to each cell's own expression.
+        ``"log_delta"``, the scale that is optimised (natural log units); ``"avg_delta"``, in the units of expression;
+        or ``"rel_delta_pct"``, relative to each cell's own expression.
     ax
         Axes to draw in; None makes a figure.
     **kwargs
@@ -47,8 +47,8 @@ def perturbation(
     Returns
     -------
     matplotlib.axes.Axes
-        Sizes of the set from left to right. A small dot per gene and group of cells, and the mean of each method with its
-        95 % interval: the intervals of the tasks, taken as independent, so other cells but not other genes.
+        Sizes of the set from left to right. A small dot per gene and group of cells, and the mean of each method with
+        its 95 % interval: the intervals of the tasks, taken as independent, so other cells but not other genes.
 
     Raises
     ------
@@ -61,7 +61,8 @@ def perturbation(
     --------
     >>> import pandas as pd, sctrellis as tr
     >>> mdata = tr.datasets.simulate_multiome(60)
-    >>> tasks = mdata.uns["targets"][["group", "target"]].assign(log_delta=-1.0, log_delta_low=-1.2, log_delta_high=-0.9)
+    >>> delta = {"log_delta": -1.0, "log_delta_low": -1.2, "log_delta_high": -0.9}
+    >>> tasks = mdata.uns["targets"][["group", "target"]].assign(**delta)
     >>> sets = mdata.uns["truth"][["group", "target", "peak"]].assign(rank=1, gain=-1.0)
     >>> record = {"schema": 1, "method": "grids", "params": {"n_peaks": 1}}
     >>> mdata.uns["grids"] = {**record, "sets": sets, "tasks": tasks}
@@ -90,10 +91,9 @@ def perturbation(
     methods = list(dict.fromkeys(largest["method"]))
     ax = _style.axes(ax, (1.6 + max(2.4, 0.5 * len(runs) + 0.6 * len(sizes)), 3.6))
     ax.axhline(0, color="black", linewidth=1.0, linestyle=":", zorder=1)
-    step = _WIDTH / len(methods)
     for i, method in enumerate(methods):
         own = runs[runs["method"] == method].sort_values("size")
-        at = np.array([sizes.index(size) for size in own["size"]]) - _WIDTH / 2 + (i + 0.5) * step
+        at = np.array([sizes.index(size) + _shift(runs, methods, method, size) for size in own["size"]])
         colour, marker = _style.COLOURS[i % 5], _style.MARKERS[i % 7]
         for place, tasks in zip(at, own["tasks"], strict=True):
             ax.scatter(np.full(len(tasks), place), tasks, s=9, color="0.72", linewidths=0, zorder=2)
@@ -126,3 +126,10 @@ def _run(mdata: "MuData", key: str, value: str) -> dict[str, Any]:
         "mean": float(tasks[value].mean()),
         "half": float(np.sqrt((half**2).sum()) / len(tasks)),
     }
+
+
+def _shift(runs: pd.DataFrame, methods: list[str], method: str, size: int) -> float:
+    """Return where a method stands among those that have sets of a size, about 0."""
+    there = set(runs.loc[runs["size"] == size, "method"])
+    beside = [name for name in methods if name in there]
+    return _WIDTH * ((beside.index(method) + 0.5) / len(beside) - 0.5)

@@ -34,16 +34,16 @@ def redundancy(
     key
         Name of the search in ``mdata.uns``; its redundancy is at ``key + "_redundancy"``.
     ax
-        Axes to draw in, which are divided; None makes a figure.
+        Axes to draw the pairs in, with room to the right for the elements; None makes a figure.
     **kwargs
         Passed to :meth:`matplotlib.axes.Axes.imshow` for the heat map.
 
     Returns
     -------
     dict of matplotlib.axes.Axes
-        ``"pairs"``: epistasis of every pair in natural log units, above the diagonal with all other peaks in place, below
-        it with the others of the set perturbed. Positive pairs are redundant, negative ones cooperative; called pairs
-        have a frame, solid or dashed. ``"elements"``: the effect of each peak perturbed alone and last, with 95 %
+        ``"pairs"``: epistasis of every pair in natural log units, above the diagonal with all other peaks in place,
+        below it with the others of the set perturbed. Positive pairs are redundant, negative ones cooperative; called
+        pairs have a frame, solid or dashed. ``"elements"``: the effect of each peak perturbed alone and last, with 95 %
         intervals, and its Shapley value.
 
     Raises
@@ -69,7 +69,6 @@ def redundancy(
     ['elements', 'pairs']
     """
     from matplotlib.patches import Rectangle
-    from mpl_toolkits.axes_grid1 import make_axes_locatable
 
     found = _redundancy_record.read(mdata, key).one(target, group)
     task, elements = found.tasks.iloc[0], found.elements.sort_values("rank", ignore_index=True)
@@ -84,9 +83,7 @@ def redundancy(
 
     side = max(2.4, 0.42 * n + 0.8)
     ax = _style.axes(ax, (2.1 * side + 2.6, side + 1.2))
-    divider = make_axes_locatable(ax)
-    bar = divider.append_axes("right", size="5%", pad=0.08)
-    beside = divider.append_axes("right", size="75%", pad=0.75, sharey=None)
+    bar, beside = ax.inset_axes((1.03, 0, 0.05, 1)), ax.inset_axes((1.38, 0, 0.75, 1))
     limit = float(np.nanmax(np.abs(matrix), initial=0)) or 1.0
     options = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit, "aspect": "equal", **kwargs}
     image = ax.imshow(np.ma.masked_invalid(matrix), **options)
@@ -96,7 +93,7 @@ def redundancy(
     for x, y, call in frames:
         if n <= _MAX_TEXT:
             dark = abs(matrix[y, x]) > 0.6 * limit
-            text = f"{matrix[y, x]:+.2f}".replace("-", "−")
+            text = f"{matrix[y, x]:+.2f}".replace("-", "−") if abs(matrix[y, x]) >= 0.005 else "0"
             ax.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
         if call in ("redundant", "cooperative"):
             dash = "-" if call == "redundant" else (0, (2, 1))

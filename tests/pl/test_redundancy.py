@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from element_sets import add_redundancy, with_sets
+from element_sets import add_surrogate, with_sets
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
@@ -10,7 +10,8 @@ import sctrellis as tr
 @pytest.fixture(scope="module")
 def mdata():
     mdata = with_sets(400, kinds="ANDOR", n_targets=2)
-    add_redundancy(mdata)
+    add_surrogate(mdata)
+    tr.tl.redundancy(mdata, n_boot=200)
     return mdata
 
 

@@ -37,7 +37,13 @@ def add_sets(mdata, *, key="grids", method="grids", n_peaks=None, wrong=0, candi
     entry = record.build(
         method,
         mdata,
-        params={"candidates": candidates, "n_peaks": n_peaks},
+        params={
+            "candidates": candidates,
+            "n_peaks": n_peaks,
+            "key": "translate",
+            "direction": "down",
+            "value": 0.0,
+        },
         seed=0,
         slots={"sets": f"uns/{key}/sets"},
         extra={"sets": pd.DataFrame(sets), "tasks": pd.DataFrame(tasks)},
@@ -45,34 +51,50 @@ def add_sets(mdata, *, key="grids", method="grids", n_peaks=None, wrong=0, candi
     slots.write(mdata, uns={key: entry})
 
 
-def true_change(mdata, target, group, peaks):
-    """Return the function of a set's parts that says how the true log mean changes in the test cells of a group."""
-    cells = ((mdata.obs["cell_split"] == "test") & (mdata.obs["cell_group"] == group)).to_numpy()
-    at = mdata["atac"].var_names.get_indexer(peaks)
-    state = mdata["atac"].layers["state"].toarray()
-    before = datasets.true_log_mean(mdata, target)[cells]
-
-    def change(masks):
-        found = []
-        for mask in masks:
-            closed = state.copy()
-            closed[:, at[mask]] = 0
-            found.append(datasets.true_log_mean(mdata, target, state=closed)[cells] - before)
-        return np.array(found)
-
-    change.before = before
-    return change
-
-
-def add_redundancy(mdata, *, key="grids", n_boot=200):
-    """Write what `tl.redundancy` would, from the truth instead of a surrogate."""
-    from sctrellis.explain import epistasis
-    from sctrellis.tl._redundancy import _Tables
-
-    tables = _Tables()
-    for (group, target), rows in mdata.uns[key]["sets"].groupby(["group", "target"], sort=False):
-        change = true_change(mdata, target, group, list(rows["peak"]))
-        tables.add(rows, epistasis(change, len(rows), n_boot=n_boot), np.full(len(rows), 0.6), len(change.before))
-        tables.add_expression(rows, change)
-    entry = record.build("redundancy", mdata, params={}, seed=0, slots={}, extra={"sign": -1, **tables.frames()})
-    slots.write(mdata, uns={f"{key}_redundancy": entry})
+def add_surrogate(mdata, *, key="translate", atac="atac"):
+    """Write the surrogate that is the truth: gates are exact as sums of ReLU units."""
+    rna, peaks = mdata["rna"], mdata[atac]
+    genes, indptr, links, effect, bias, output, intercept = [], [0], [], [], [], [], []
+    groups = list(mdata.obs["cell_group"].cat.categories)
+    width = 8
+    for gene, rows in sorted(
+        (rna.var_names.get_loc(target), rows) for target, rows in mdata.uns["truth"].groupby("target")
+    ):
+        at = peaks.var_names.get_indexer(rows["peak"])
+        rows = rows.iloc[np.argsort(at)]
+        table, offset, out, constant = np.zeros((len(rows), width)), np.zeros(width), np.zeros(width), 0.0
+        for unit, (_, members) in enumerate(rows.reset_index(drop=True).groupby("gate_id")):
+            logic, beta = members[["gate", "beta"]].iloc[0]
+            table[members.index, unit] = -1 if logic == "OR" else 1
+            offset[unit] = {"OR": 1, "AND": 1 - len(members), "ADD": 0}[logic]
+            out[unit] = -beta if logic == "OR" else beta
+            constant += beta if logic == "OR" else 0
+        genes.append(gene)
+        links += sorted(at)
+        indptr.append(len(links))
+        effect.append(table)
+        bias.append(offset)
+        output.append(out)
+        intercept.append([constant] * len(groups))
+    weights = {
+        "genes": np.array(genes),
+        "indptr": np.array(indptr),
+        "peaks": np.array(links),
+        "effect": np.vstack(effect).astype(np.float32),
+        "bias": np.array(bias, np.float32),
+        "output": np.array(output, np.float32),
+        "intercept": np.array(intercept, np.float32),
+    }
+    facts = {"kind": "cis", "n_peaks": peaks.n_vars, "n_genes": rna.n_vars, "likelihood": "nb"}
+    facts |= {"rna_sha256": record.genes_hash(rna.var_names), "atac_sha256": record.genes_hash(peaks.var_names)}
+    params = {"rna": "rna", "atac": atac, "groupby": "cell_group", "counts": "counts", "layer": None}
+    entry = record.build(
+        "translate",
+        mdata,
+        params=params | {"split": "cell_split"},
+        seed=0,
+        slots={},
+        weights=weights,
+        extra={"surrogate": facts, "groups": pd.DataFrame({"n": [1.0] * len(groups)}, index=groups)},
+    )
+    slots.write(mdata, uns={key: entry})

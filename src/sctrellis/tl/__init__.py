@@ -8,6 +8,7 @@ from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._infosem import infosem
+from sctrellis.tl._redundancy import redundancy
 
 __all__ = [
     "baseline",
@@ -18,4 +19,5 @@ __all__ = [
     "evaluate",
     "hit_ratio",
     "infosem",
+    "redundancy",
 ]

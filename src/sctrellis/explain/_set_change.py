@@ -52,7 +52,7 @@ class SetChange:
         value: float = 0.0,
     ) -> None:
         if translator.training:
-            msg = "The surrogate is in training mode, where outputs depend on the batch. Call `translator.eval()` first."
+            msg = "The surrogate is in training mode: outputs depend on the batch. Call `translator.eval()` first."
             raise ValueError(msg)
         device = translator.genes.device
         of_cell = torch.as_tensor(groups, device=device), torch.as_tensor(log_size, device=device)

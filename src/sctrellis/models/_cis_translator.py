@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy import sparse
+from scipy import sparse, special
 from torch import nn
 
+from sctrellis._core import draws
 from sctrellis.models._ensemble import EpochCallback
-from sctrellis.models._keyed_noise import keyed_normal
 from sctrellis.models._train import ParamGroup, Phase, TrainConfig, train
 from sctrellis.models._translator import CellBatches, Effects, Translator, TranslatorFit, bag_sums
 
@@ -58,6 +58,12 @@ class CisConfig:
     group_lasso: float = 2e-3
     likelihood: Literal["nb", "gaussian"] = "nb"
     theta: float | None = 8.0
+
+    def n_epochs(self, n_cells: int) -> int:
+        """Return the epochs of a fit to so many training cells."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        return math.ceil(self.n_steps / len(CellBatches(np.arange(n_cells), self.batch_size, max_batches=MAX_BATCHES)))
 
 
 class CisTranslator(Translator):
@@ -364,35 +370,29 @@ def fit_cis_translator(
     null_rows = np.zeros((0, n_cells), np.int64) if null_rows is None else null_rows
     rows = np.concatenate([np.arange(n_cells)[None], null_rows])
     n_members = n_runs + len(null_rows)
-    # One word for each unit of each member, and each kind of weight; a null refit starts like none of the runs.
-    words = np.stack(
-        [
-            np.random.default_rng([seed, int(k >= n_runs), k - n_runs * (k >= n_runs)]).integers(
-                2**64, size=(3, config.n_hidden), dtype=np.uint64
-            )
-            for k in range(n_members)
-        ]
-    )
+    # A number for each member; a null refit starts like none of the runs.
+    members = np.concatenate([np.arange(n_runs), 2**32 + np.arange(len(null_rows))]).astype(np.uint64)
     train_cells = np.sort(split["train"])
     per_epoch = CellBatches(train_cells, config.batch_size, seed, device, MAX_BATCHES)
-    n_epochs = config.max_epochs or math.ceil(config.n_steps / len(per_epoch))
+    n_epochs = config.n_epochs(len(train_cells))
     plan = TrainConfig(phases=(Phase(name="cis", n_epochs=n_epochs, cycle=(("network", "intercepts"),)),))
     validation = CellBatches(np.sort(split["validation"]), config.batch_size, seed, device)
     size = max(1, _BLOCK // (config.batch_size * n_members * config.n_hidden))
     parts: list[dict[str, np.ndarray]] = []
-    nulls, histories, best = [], [], []
+    nulls, thetas, histories, best = [], [], [], []
     for begin in range(0, len(genes), size):
         block = genes[begin : begin + size]
         chosen = links[block]
         gene_of_link = np.repeat(np.arange(len(block)), np.diff(chosen.indptr))
         targets = _Targets(sparse.csr_matrix(y[:, block], dtype=np.float32), log_size.astype(np.float32), rows, n_runs)
         start = _start(targets, groups, train_cells, config)
-        start |= _noise(gene_keys[block], peak_keys[chosen.indices], gene_of_link, words)
+        start |= _noise(gene_keys[block], peak_keys[chosen.indices], gene_of_link, members, config.n_hidden, seed)
         columns = _columns(x, chosen.indices, n_peaks)
         module = _CisModule(columns, gene_of_link, targets, groups, start, config).to(device)
         result = train(module, per_epoch, plan, validation=validation, on_epoch_end=on_epoch_end)
         module.restore()
         parts.append(_ensemble(module, n_runs))
+        thetas.append(np.exp(module.log_theta.detach()[:, :n_runs].mean(dim=1).cpu().numpy().astype(np.float64)))
         nulls.append(_null_predictions(module, split["test"], n_runs))
         histories.append((len(block), result.history))
         best.append(module.best_epoch[:, :n_runs].numpy())
@@ -404,8 +404,8 @@ def fit_cis_translator(
         weights=weights,
         history=_history(histories, n_members),
         fit={"epochs": n_epochs, "best_epoch": np.concatenate(best), "device": device.type},
+        theta=np.concatenate(thetas),
         null=np.concatenate(nulls, axis=2),
-        null_rows=null_rows[:, split["test"]],
     )
 
 
@@ -429,15 +429,25 @@ def _start(targets: _Targets, groups: np.ndarray, cells: np.ndarray, config: Cis
 
 
 def _noise(
-    gene_keys: np.ndarray, peak_keys: np.ndarray, gene_of_link: np.ndarray, words: np.ndarray
+    gene_keys: np.ndarray,
+    peak_keys: np.ndarray,
+    gene_of_link: np.ndarray,
+    members: np.ndarray,
+    n_hidden: int,
+    seed: int,
 ) -> dict[str, np.ndarray]:
-    """Return the initial network; ``words`` (n_members, 3, n_hidden) tell units and kinds of weights apart."""
-    of_link = keyed_normal(gene_keys[gene_of_link][:, None, None], peak_keys[:, None, None], words[:, 0])
-    bias, output = (keyed_normal(gene_keys[:, None, None], words[:, kind]) for kind in (1, 2))
+    """Return the initial network; what a gene and a peak start from depends on neither order nor company."""
+    unit = np.arange(n_hidden, dtype=np.uint64)
+
+    def normal(part: str, *keys: np.ndarray) -> np.ndarray:
+        spread = [key[:, None, None] for key in keys]
+        drawn = draws.uniform(seed, part, *spread, members[:, None], unit)
+        return _START[part] * special.ndtri(drawn + 2.0**-54).astype(np.float32)  # never at 0, whose quantile is -inf
+
     return {
-        "effect": _START["effect"] * of_link,
-        "bias": _START["bias"] * bias,
-        "output": _START["output"] / np.float32(math.sqrt(words.shape[2])) * output,
+        "effect": normal("effect", gene_keys[gene_of_link], peak_keys),
+        "bias": normal("bias", gene_keys),
+        "output": normal("output", gene_keys) / np.float32(math.sqrt(n_hidden)),
     }
 
 

@@ -2,13 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import nn
+
+_ROWS = 512
+_NUMBERS = 16_000_000
+"""Cells, and numbers in the largest activation, when all genes are predicted."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,22 @@ class Translator(nn.Module, ABC):
         """Return the predicted log expression of cells, shape (n_cells,), with a leading axis for several genes."""
         return self.head(self.pre_activation(x, g), g, groups, log_size)
 
+    @torch.no_grad()
+    def predict_all(self, x: Any, groups: np.ndarray, log_size: np.ndarray) -> np.ndarray:
+        """Return the predicted log expression of all fitted genes, shape (n_cells, n_fitted), a block at a time."""
+        found = np.empty((x.shape[0], len(self.genes)), np.float32)
+        x = sparse.csr_matrix(x)
+        device = self.genes.device
+        for rows in range(0, len(found), _ROWS):
+            cells = slice(rows, rows + _ROWS)
+            group = torch.from_numpy(groups[cells]).to(device)
+            size = torch.from_numpy(log_size[cells]).to(next(self.parameters()))
+            step = max(1, _NUMBERS // (_ROWS * self.n_blocks * self.width))
+            for start in range(0, len(self.genes), step):
+                part = self.predict(x[cells], self.genes[start : start + step], group, size)
+                found[cells, start : start + step] = part.T.cpu().numpy()
+        return found
+
     def rows_of(self, g: int | torch.Tensor) -> torch.Tensor:
         """Return the places of genes among those that were fitted; raises for one that was not."""
         asked = torch.as_tensor(g, device=self.genes.device)
@@ -174,18 +194,22 @@ class TranslatorFit:
         One value per epoch of every loss part.
     fit
         Facts of the fit.
-    null : (n_null, n_cells, n_genes)
-        Predictions, less the logarithm of the size factor, of refits to permuted pairs on the cells asked for.
-    null_rows : (n_null, n_cells)
-        Cells that those refits had as the partners of these cells.
+    theta : (n_fitted,)
+        Inverse dispersion of each gene's counts.
+    null : (n_null, n_cells, n_fitted)
+        Predictions, less the logarithm of the size factor, of refits to permuted pairs on the test cells; None where
+        nothing was fitted again.
+    latent
+        Codes of all cells by modality, where there are any.
     """
 
     surrogate: dict[str, Any]
     weights: dict[str, np.ndarray]
     history: dict[str, list[float]]
     fit: dict[str, Any]
-    null: np.ndarray
-    null_rows: np.ndarray
+    theta: np.ndarray
+    null: np.ndarray | None = None
+    latent: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,8 +232,8 @@ class CellBatches:
 
     cells: np.ndarray
     batch_size: int
-    seed: int
-    device: torch.device
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
     max_batches: int | None = None
 
     def __len__(self) -> int:

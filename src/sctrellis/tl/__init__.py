@@ -9,6 +9,7 @@ from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._redundancy import redundancy
+from sctrellis.tl._translate import translate
 
 __all__ = [
     "baseline",
@@ -20,4 +21,5 @@ __all__ = [
     "hit_ratio",
     "infosem",
     "redundancy",
+    "translate",
 ]

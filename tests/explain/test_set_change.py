@@ -53,17 +53,17 @@ class Blocks(Translator):
 def data(seed=1):
     rng = np.random.default_rng(seed)
     x = (rng.random((N_CELLS, N_PEAKS)) < 0.5).astype(np.float32)
-    return x, rng.integers(0, 2, N_CELLS), rng.normal(size=N_CELLS).astype(np.float32)
+    return x, rng.integers(0, 2, N_CELLS)
 
 
 @pytest.mark.parametrize("make", [cis, Blocks])
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.3])
 def test_every_part_of_the_set_against_the_whole_model(make, value):
     translator = make()
-    x, groups, log_size = data()
+    x, groups = data()
     peaks = [8, 1, 5]
-    change = SetChange(translator, 3, sparse.csr_matrix(x), groups=groups, log_size=log_size, peaks=peaks, value=value)
-    of_cell = torch.as_tensor(groups), torch.as_tensor(log_size)
+    change = SetChange(translator, 3, sparse.csr_matrix(x), groups=groups, peaks=peaks, value=value)
+    of_cell = torch.as_tensor(groups), torch.zeros(N_CELLS)
     before = translator.predict(sparse.csr_matrix(x), 3, *of_cell)
     np.testing.assert_allclose(change.before, before, atol=1e-6)
     masks = (np.arange(8)[:, None] >> np.arange(3) & 1).astype(bool)
@@ -76,8 +76,8 @@ def test_every_part_of_the_set_against_the_whole_model(make, value):
 
 
 def test_a_peak_that_cannot_act_changes_nothing():
-    x, groups, log_size = data()
-    change = SetChange(cis(), 3, sparse.csr_matrix(x), groups=groups, log_size=log_size, peaks=[0, 4, 9])
+    x, groups = data()
+    change = SetChange(cis(), 3, sparse.csr_matrix(x), groups=groups, peaks=[0, 4, 9])
     found = change(np.array([[True, False, True], [False, True, False], [True, True, True]]))
     np.testing.assert_array_equal(found[0], 0)
     np.testing.assert_allclose(found[1], found[2], atol=1e-6)
@@ -87,8 +87,8 @@ def test_a_peak_that_cannot_act_changes_nothing():
 def test_many_sets_are_evaluated_in_parts(monkeypatch):
     from sctrellis.explain import _set_change
 
-    x, groups, log_size = data()
-    change = SetChange(cis(), 3, sparse.csr_matrix(x), groups=groups, log_size=log_size, peaks=[1, 4])
+    x, groups = data()
+    change = SetChange(cis(), 3, sparse.csr_matrix(x), groups=groups, peaks=[1, 4])
     masks = np.random.default_rng(0).random((30, 2)) < 0.5
     expected = change(masks)
     monkeypatch.setattr(_set_change, "_CHUNK", 1)
@@ -96,7 +96,7 @@ def test_many_sets_are_evaluated_in_parts(monkeypatch):
 
 
 def test_a_model_in_training_mode_is_refused():
-    x, groups, log_size = data()
+    x, groups = data()
     translator = cis().train()
     with pytest.raises(ValueError, match=r"training mode.*eval\(\)"):
-        SetChange(translator, 3, sparse.csr_matrix(x), groups=groups, log_size=log_size, peaks=[1])
+        SetChange(translator, 3, sparse.csr_matrix(x), groups=groups, peaks=[1])

@@ -59,6 +59,14 @@ def test_a_gene_without_coordinates_is_unknown_in_bedpe(mdata):
     assert row[["chrom2", "start2", "end2", "strand2"]].tolist() == [".", -1, -1, "."]
 
 
+def test_a_task_without_a_set_is_no_set(mdata):
+    tasks = mdata.uns["grids"]["tasks"]
+    mdata.uns["grids"]["tasks"] = pd.concat([tasks, tasks.iloc[[0]].assign(target="gene_none")], ignore_index=True)
+    assert len(tr.get.element_sets(mdata)) == len(mdata.uns["grids"]["sets"])
+    with pytest.raises(KeyError, match="'gene_none' not found"):
+        tr.get.element_sets(mdata, targets="gene_none")
+
+
 def test_targets_and_groups(mdata):
     table = tr.get.element_sets(mdata)
     target, group = table["target"].iloc[0], table["group"].iloc[-1]
@@ -77,7 +85,7 @@ def test_redundancy_joins_where_it_is_stored(mdata):
     slots.write(mdata, uns={"grids_redundancy": entry})
     joined = tr.get.element_sets(mdata)
     assert len(joined) == len(table)
-    assert joined.columns.tolist()[-5:] == ["single", "last_in", "compensation", "shapley", "p_open"]
+    assert joined.columns.tolist()[-4:] == ["single", "last_in", "compensation", "shapley"]
     assert joined["shapley"].isna().tolist() == [True] + [False] * (len(table) - 1)
 
 

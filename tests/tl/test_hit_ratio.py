@@ -84,6 +84,22 @@ def test_chance_draws_from_what_was_searched(mdata):
     assert tr.get.record(mdata, "grids_hit_ratio")["params"]["background"] == "all"
 
 
+@pytest.mark.parametrize("form", ["names", "mask"])
+def test_chance_draws_from_listed_peaks(mdata, form):
+    atac = mdata["atac"]
+    listed = (atac.var["role"] != "background").to_numpy()
+    mdata.uns["grids"]["params"]["candidates"] = listed if form == "mask" else atac.var_names[listed].to_numpy()
+    some = rows(tr.tl.hit_ratio(mdata, windows=WINDOWS), "TSS")
+    every = rows(tr.tl.hit_ratio(mdata, windows=WINDOWS, background="all"), "TSS")
+    cis = tr._core.slots.read_cis(mdata)
+    drawn = {row: len(part) for row, part in mdata.uns["grids"]["sets"].groupby("target")}
+    rate = {t: listed[cis[mdata["rna"].var_names.get_loc(t)].indices].sum() / listed.sum() for t in drawn}
+    assert some.loc[500_000, "share_expected"] == pytest.approx(
+        sum(drawn[t] * rate[t] for t in drawn) / sum(drawn.values())
+    )
+    assert some.loc[500_000, "share_expected"] != every.loc[500_000, "share_expected"]
+
+
 def test_links_beside_distance(mdata):
     tr.tl.hit_ratio(mdata, reference=reference(mdata, tested=True))
     links = tr.get.record(mdata, "grids_hit_ratio")["links"].set_index("bin")

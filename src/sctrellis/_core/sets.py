@@ -11,7 +11,7 @@ from sctrellis._core import checks, record
 
 @dataclass(frozen=True)
 class ElementSets:
-    """Element sets of a run: `sets` has a row per selected peak, `tasks` one per target and group of cells."""
+    """Element sets of a run: `sets` has a row per selected peak, `tasks` one per set."""
 
     key: str
     record: dict[str, Any]
@@ -61,6 +61,8 @@ def read(mdata: Any, key: str) -> ElementSets:
         )
         raise ValueError(msg)
     sets, tasks = (plain(table) for table in tables if table is not None)
+    # A task that could not be searched has a row, and no set.
+    tasks = tasks.merge(sets[["group", "target"]].drop_duplicates(), on=["group", "target"])
     if not len(sets):
         msg = f"`mdata.uns[{key!r}]` holds no selected peak. Search again with other `targets` or `groups`."
         raise ValueError(msg)

@@ -17,7 +17,7 @@ _CHUNK = 2**23
 
 
 class SetChange:
-    """Change of a gene's predicted log expression in each cell after some peaks of a set are perturbed.
+    """Change of a gene's predicted log expression, in cells of mean size, after some peaks of a set are perturbed.
 
     Called with a Boolean array (n_sets, n_elements), it returns an array (n_sets, n_cells). The change is exact: only
     the first layer moves. A peak that the surrogate does not let act on the gene changes nothing.
@@ -32,8 +32,6 @@ class SetChange:
         Accessibility of the cells, sparse.
     groups : (n_cells,)
         Group of each cell.
-    log_size : (n_cells,)
-        Logarithm of the cells' size factors.
     peaks
         Positions of the peaks of the set.
     value
@@ -47,7 +45,6 @@ class SetChange:
         x: sparse.csr_matrix,
         *,
         groups: np.ndarray,
-        log_size: np.ndarray,
         peaks: Sequence[int] | np.ndarray,
         value: float = 0.0,
     ) -> None:
@@ -55,7 +52,7 @@ class SetChange:
             msg = "The surrogate is in training mode: outputs depend on the batch. Call `translator.eval()` first."
             raise ValueError(msg)
         device = translator.genes.device
-        of_cell = torch.as_tensor(groups, device=device), torch.as_tensor(log_size, device=device)
+        of_cell = torch.as_tensor(groups, device=device), torch.zeros(len(groups), device=device)
         effects = translator.effects(gene)
         wanted = torch.as_tensor(np.asarray(peaks, dtype=np.int64), device=device)
         at = torch.searchsorted(effects.peaks, wanted).clamp(max=len(effects.peaks) - 1)

@@ -10,7 +10,7 @@ from sctrellis._core import sets as _sets
 if TYPE_CHECKING:
     from mudata import MuData
 
-_ELEMENTS = ("single", "last_in", "compensation", "shapley", "p_open")
+_ELEMENTS = ("single", "last_in", "compensation", "shapley")
 _UNKNOWN = "."
 
 
@@ -55,7 +55,7 @@ def element_sets(
 
         - ``"table"``: the columns of ``mdata.uns[key]["sets"]`` (``group``, ``target``, ``rank``, ``peak``, ``gain``,
           ``cumulative``, …), then ``chrom``, ``start`` and ``end`` of the peak, then, where ``tl.redundancy`` has run,
-          ``single``, ``last_in``, ``compensation``, ``shapley`` and ``p_open``.
+          ``single``, ``last_in``, ``compensation`` and ``shapley``.
         - ``"bed"``: ``chrom``, ``start``, ``end``, ``name`` (``target|group|rank``), ``score`` (integer of 0 to 1000,
           proportional to the size of the gain; 1000 is the largest of the table) and ``strand`` (``"."``).
         - ``"bedpe"``: ``chrom1``, ``start1``, ``end1``, ``chrom2``, ``start2``, ``end2``, ``name``, ``score`` (the gain

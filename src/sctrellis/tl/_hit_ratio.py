@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ def hit_ratio(
         Distances in bases of the soft hit ratio.
     background
         What chance draws from: ``"cis"``, the peaks linked to the gene; ``"all"``, all peaks; None takes what the run
-        searched.
+        searched, which may also be a list of peaks.
     n_strata
         Classes of equal size, by the share of cells in which a peak is open, that matched chance keeps to.
     cis
@@ -117,7 +117,7 @@ def hit_ratio(
 
     References
     ----------
-    The published measures: :cite:p:`liu2025grids`. Distance as a baseline for links: :cite:p:`gschwind2023encode`.
+    The published measures: :cite:p:`liu2024grids`. Distance as a baseline for links: :cite:p:`gschwind2023encode`.
 
     Examples
     --------
@@ -140,11 +140,11 @@ def hit_ratio(
     slot = Keys.for_method(f"{key}_hit_ratio", key_added)
     genes, peaks = slots.multiome(mdata, rna, atac)
     found = _sets.read(mdata, key)
-    if background is None:
-        background = "cis" if found.record.get("params", {}).get("candidates") == "cis" else "all"
     tasks = _tasks(genes, peaks, found, (rna, atac))
-    links = slots.read_cis(mdata, cis, rna=rna, atac=atac) if background == "cis" else None
-    body = _selection(peaks, found, tasks, links, n_strata)
+    searched = found.record.get("params", {}).get("candidates", "all")
+    choice = searched if background is None else background
+    links = slots.read_cis(mdata, cis, rna=rna, atac=atac) if isinstance(choice, str) and choice == "cis" else None
+    body = _selection(peaks, found, tasks, _allowed(choice, links, tasks, peaks.var_names), n_strata)
     tss = replace(body, anchor=Intervals(body.chrom, tasks.table["tss"].to_numpy(), tasks.table["tss"].to_numpy() + 1))
     anchors, extra = {"gene body": body, "TSS": tss}, {}
     if reference is not None:
@@ -156,7 +156,7 @@ def hit_ratio(
     )
     table = table[["anchor", *table.columns.drop("anchor")]]
     extra |= {"table": table, "decay": _hits.decay_table(tss)}
-    params = record.arguments(hit_ratio, values) | {"background": background, "windows": windows}
+    params = record.arguments(hit_ratio, values) | {"background": choice, "windows": windows}
     params["reference"] = None if reference is None else {"n_rows": len(reference)}
     entry = record.build(
         "hit_ratio",
@@ -202,21 +202,16 @@ def _tasks(genes: "AnnData", peaks: "AnnData", found: _sets.ElementSets, names: 
 
 
 def _selection(
-    peaks: "AnnData", found: _sets.ElementSets, tasks: _Tasks, links: sparse.csr_matrix | None, n_strata: int
+    peaks: "AnnData", found: _sets.ElementSets, tasks: _Tasks, allowed: sparse.csr_matrix | None, n_strata: int
 ) -> _hits.Selection:
     """Return the selected peaks of every task, to be near the body of its gene."""
     table = tasks.table
     sets = found.sets.merge(table[["group", "target"]].assign(task=np.arange(len(table))), on=["group", "target"])
     sets = sets.drop_duplicates(["task", "peak"])
     task, element = sets["task"].to_numpy(), slots.positions(peaks, sets["peak"], f"mdata.uns[{found.key!r}]")
-    allowed = None
-    if links is not None:
-        own = links[table["gene"].to_numpy()]
-        # A distance of 0 is a stored zero: what is stored says what is linked, not its value.
-        linked = sparse.csr_matrix((np.ones(own.nnz, bool), own.indices, own.indptr), shape=own.shape)
-        allowed = sparse.csr_matrix(
-            linked + sparse.csr_matrix((np.ones(len(task), bool), (task, element)), shape=own.shape)
-        )
+    if allowed is not None:
+        chosen = sparse.csr_matrix((np.ones(len(task), bool), (task, element)), shape=allowed.shape)
+        allowed = sparse.csr_matrix(allowed + chosen)
     chrom = tasks.chromosomes.get_indexer(table["chrom"])
     return _hits.Selection(
         elements=tasks.peaks,
@@ -228,6 +223,21 @@ def _selection(
         anchor_task=np.arange(len(table)),
         chrom=chrom,
     )
+
+
+def _allowed(
+    choice: Any, links: sparse.csr_matrix | None, tasks: _Tasks, peak_names: pd.Index
+) -> sparse.csr_matrix | None:
+    """Return the peaks that chance may draw for each task; None where those are all."""
+    if links is not None:
+        own = links[tasks.table["gene"].to_numpy()]
+        # A distance of 0 is a stored zero: what is stored says what is linked, not its value.
+        return sparse.csr_matrix((np.ones(own.nnz, bool), own.indices, own.indptr), shape=own.shape)
+    if isinstance(choice, str):
+        return None
+    given = np.asarray(choice)
+    mask = given if given.dtype == bool else peak_names.isin(given.astype(str))
+    return sparse.csr_matrix(np.broadcast_to(mask, (len(tasks.table), len(mask))))
 
 
 def _strata(openness: np.ndarray, n_strata: int) -> np.ndarray:

@@ -8,7 +8,8 @@ from scipy import sparse
 from sctrellis._core import checks, draws, logs, record, slots
 from sctrellis._core import sets as _sets
 from sctrellis._core.keys import Keys
-from sctrellis.tl._surrogate import Paired, read_surrogate
+from sctrellis.tl._held_out import held_out
+from sctrellis.tl._surrogate import read_surrogate
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -116,7 +117,7 @@ def redundancy(
 
     References
     ----------
-    Sets of elements that matter together: :cite:p:`liu2025grids`; the measures of redundancy are ours.
+    Sets of elements that matter together: :cite:p:`liu2024grids`; the measures of redundancy are ours.
 
     Examples
     --------
@@ -151,13 +152,12 @@ def redundancy(
         for (group, target), rows in tasks:
             at = slots.positions(peaks, rows["peak"], f"mdata.uns[{key!r}]")
             gene = int(slots.positions(genes, [target], f"mdata.uns[{key!r}]")[0])
-            cells = _held_out(paired, str(group))
+            cells = held_out(mdata, paired, found.record, entry, str(group))
             change = SetChange(
                 translator,
                 gene,
                 paired.accessibility[cells],
                 groups=paired.groups[cells],
-                log_size=paired.log_size[cells],
                 peaks=at,
                 value=float(params["value"]),
             )
@@ -189,20 +189,6 @@ def redundancy(
     added = slots.write(root.mod[atac], varp={names["network"]: network})
     logs.added([*added, *slots.write(root, uns={names["record"]: stored})])
     return root if copy else None
-
-
-def _held_out(paired: Paired, group: str) -> np.ndarray:
-    """Return the test cells of a group."""
-    checks.has_slot("key", group, paired.group_names, "the groups of the surrogate")
-    test = paired.split["test"]
-    cells = test[paired.groups[test] == paired.group_names.index(group)]
-    if len(cells) < 2:
-        msg = (
-            f"Group {group!r} has {len(cells)} held-out cells, and a set is taken apart in at least 2. Split again "
-            "with `sctrellis.pp.split_cells`."
-        )
-        raise ValueError(msg)
-    return cells
 
 
 class _Tables:

@@ -1,6 +1,8 @@
 """Torch models on arrays: configurations, modules and fit functions."""
 
 from sctrellis.models._cis_translator import CisConfig, CisTranslator, fit_cis_translator
+from sctrellis.models._crossmodal import CrossmodalTranslator
+from sctrellis.models._crossmodal_fit import CrossmodalConfig, fit_crossmodal
 from sctrellis.models._deepsem import DeepSEM, DeepSEMConfig, fit_deepsem
 from sctrellis.models._device import resolve_device
 from sctrellis.models._ensemble import SEMFit
@@ -15,6 +17,8 @@ from sctrellis.models._translator import Effects, Translator, TranslatorFit, loa
 __all__ = [
     "CisConfig",
     "CisTranslator",
+    "CrossmodalConfig",
+    "CrossmodalTranslator",
     "DeepSEM",
     "DeepSEMConfig",
     "Effects",
@@ -29,6 +33,7 @@ __all__ = [
     "Translator",
     "TranslatorFit",
     "fit_cis_translator",
+    "fit_crossmodal",
     "fit_deepsem",
     "fit_infosem",
     "load",

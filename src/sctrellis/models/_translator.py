@@ -1,7 +1,7 @@
 """Fitted ATAC-to-RNA surrogates behind one interface: a first layer that adds one vector per open peak, and a head."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,9 +170,10 @@ def load_translator(record: Mapping[str, Any], *, device: torch.device | str = "
     tensor([5, 8])
     """
     from sctrellis.models._cis_translator import CisTranslator
+    from sctrellis.models._crossmodal import CrossmodalTranslator
 
     facts, weights = record.get("surrogate"), record.get("weights")
-    kinds = {"cis": CisTranslator}
+    kinds: dict[str, Callable[..., Translator]] = {"cis": CisTranslator, "crossmodal": CrossmodalTranslator}
     if not isinstance(facts, Mapping) or not isinstance(weights, Mapping) or facts.get("kind") not in kinds:
         msg = f"The record of {record.get('method')!r} holds no fitted surrogate. Run `sctrellis.tl.translate` first."
         raise ValueError(msg)

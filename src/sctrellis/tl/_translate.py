@@ -94,8 +94,8 @@ def translate(
         ``"paired"`` lets ``"crossmodal"`` compare the two codes of a cell; ``"unpaired"`` aligns them by adversaries
         alone, as published.
     max_epochs
-        Epochs at most; None is as many as 660 steps need for ``"cis"``, and 40 in each of three stages for
-        ``"crossmodal"``.
+        Epochs at most, for ``"crossmodal"`` in each of its three stages; None is as many as 660 steps need for
+        ``"cis"``, and 1,500 steps for each stage of ``"crossmodal"``.
     batch_size
         Cells in a step; None is 256 for ``"cis"``, 128 for ``"crossmodal"``.
     lr
@@ -227,7 +227,8 @@ def translate(
         fitted = _fit_cis(paired, near, partners, names, settings, n_runs, seed, at, progress=progress)
     else:
         partners = _translate_report.permuted_partners(paired, _n_null(n_null, len(wanted)), seed)
-        fitted = _fit_crossmodal(paired, peaks, wanted, partners, options, seed, at, pairing=pairing, progress=progress)
+        chrom = _chromosomes(peaks, atac)
+        fitted = _fit_crossmodal(paired, chrom, wanted, pairing, options, seed, at, progress=progress)
     added = _added(fitted, paired, keys, layer_added, genes.shape, rna, atac)
     entry = record.build(
         "translate",
@@ -360,6 +361,47 @@ def _fit_cis(
             device=device,
             on_epoch_end=show,
         )
+
+
+def _fit_crossmodal(
+    paired: Paired,
+    chrom: np.ndarray,
+    wanted: np.ndarray,
+    pairing: Literal["paired", "unpaired"],
+    settings: Mapping[str, Any],
+    seed: int,
+    device: Any,
+    *,
+    progress: bool | None,
+) -> "TranslatorFit":
+    from sctrellis.models import CrossmodalConfig, fit_crossmodal
+
+    config = CrossmodalConfig(pairing=pairing, **settings)
+    with logs.progress_bar(3 * config.n_epochs(len(paired.split["train"])), "translate", progress=progress) as bar:
+
+        def show(epoch: int, means: Mapping[str, float]) -> None:
+            bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+            bar.update()
+
+        return fit_crossmodal(
+            paired.accessibility,
+            paired.expression,
+            pd.factorize(chrom)[0],
+            paired.groups,
+            paired.split,
+            genes=wanted,
+            config=config,
+            seed=seed,
+            device=device,
+            on_epoch_end=show,
+        )
+
+
+def _chromosomes(peaks: Any, atac: str) -> np.ndarray:
+    checks.has_slot(
+        "atac", "chrom", peaks.var.columns, f"mdata[{atac!r}].var", "`sctrellis.pp.multiome` reads the peaks' places."
+    )
+    return peaks.var["chrom"].astype(str).to_numpy()
 
 
 def _quality(paired: Paired, fitted: "TranslatorFit", names: pd.Index, partners: np.ndarray) -> dict[str, pd.DataFrame]:

@@ -8,8 +8,8 @@ import torch
 from scipy import sparse
 from torch.nn import functional as F
 
-_CHUNK = 2**20
-"""Numbers of pre-activation that are evaluated at once: 4 MB of float32, which stay in the cache."""
+_CHUNK = 2**19
+"""Numbers of pre-activation that are evaluated at once: 2 MB of float32, which stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -286,10 +286,12 @@ class AdditiveObjective:
         width = gradient.shape[-1]
         table = gradient.permute(0, 2, 3, 1, 4).flatten(0, 2).flatten(1)
         seen = self.inputs.sum_over_cells(table).view(n_tasks, -1, n_sets, width)
-        summed = gradient.sum(dim=2)  # (T, R, B, W)
-        at = self.block[:, None, :, None].expand(-1, n_sets, -1, width)
-        slope = self.value[:, None, :, None] * summed.gather(2, at) - seen.transpose(1, 2)
-        return loss, (slope * self.effects[:, None]).sum(dim=-1)
+        d = seen.mul_(self.effects[:, :, None]).sum(dim=-1).transpose(1, 2).neg()
+        if bool(self.value.any()):
+            at = self.block[:, None, :, None].expand(-1, n_sets, -1, width)
+            everywhere = gradient.sum(dim=2).gather(2, at).mul_(self.effects[:, None])
+            d = d + self.value[:, None] * everywhere.sum(dim=-1)
+        return loss, d
 
 
 @dataclass(frozen=True)
@@ -328,7 +330,7 @@ class Inputs:
         counts = np.where(wanted >= 0, np.diff(csc.indptr)[wanted], 0)
         start = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         at = np.repeat(csc.indptr[:-1][wanted] - start[:-1], counts) + np.arange(start[-1])
-        cell = torch.as_tensor(csc.indices[at].astype(np.int64), device=block.device)
+        cell = torch.as_tensor(csc.indices[at].astype(np.int32, copy=False), device=block.device)
         values = torch.as_tensor(csc.data[at], device=block.device, dtype=dtype)
         return cls._sorted(csc.shape[0], torch.as_tensor(start, device=block.device), cell, values, block, n_blocks)
 
@@ -336,12 +338,16 @@ class Inputs:
     def _sorted(
         cls, n_cells: int, start: torch.Tensor, cell: torch.Tensor, x: torch.Tensor, block: torch.Tensor, n_blocks: int
     ) -> "Inputs":
-        pair = torch.arange(block.numel(), device=block.device).repeat_interleave(start.diff())
-        row = (pair // block.shape[1] * n_cells + cell) * n_blocks + block.reshape(-1)[pair]
+        n_sums = block.shape[0] * n_cells * n_blocks
+        # Half the memory where 32 bits will do; sums want all their indices in one type.
+        kind = torch.int32 if max(n_sums, block.numel(), len(cell)) < 2**31 else torch.int64
+        pair = torch.arange(block.numel(), dtype=kind, device=block.device).repeat_interleave(start.diff())
+        first = torch.arange(block.shape[0], dtype=kind, device=block.device)[:, None] * (n_cells * n_blocks)
+        row = (first + block.to(kind)).view(-1).repeat_interleave(start.diff()).add_(cell, alpha=n_blocks)
         order = row.argsort(stable=True)
-        ends = torch.bincount(row, minlength=block.shape[0] * n_cells * n_blocks).cumsum(0)
-        by_cell = (pair[order], torch.cat([ends.new_zeros(1), ends]), x[order])
-        return cls(n_cells, start, cell, x, row, by_cell)
+        ends = torch.bincount(row, minlength=n_sums).cumsum(0)
+        by_cell = (pair[order], torch.cat([ends.new_zeros(1), ends]).to(kind), x[order])
+        return cls(n_cells, start.to(kind), cell, x, row, by_cell)
 
     def counts(self) -> torch.Tensor:
         """Return the number of cells in which each pair is not 0: (T * M,)."""
@@ -366,10 +372,11 @@ class Inputs:
         n_candidates = (len(self.start) - 1) // columns.shape[0]
         first = torch.arange(columns.shape[0], device=columns.device)[:, None] * n_candidates
         pair = (first + columns).reshape(-1)
-        counts = self.start[pair + 1] - self.start[pair]
+        start = self.start[pair].long()
+        counts = self.start[pair + 1] - start
         owner = torch.arange(len(pair), device=pair.device).repeat_interleave(counts)
         before = counts.cumsum(0) - counts
-        at = (self.start[pair] - before)[owner] + torch.arange(len(owner), device=pair.device)
+        at = (start - before)[owner] + torch.arange(len(owner), device=pair.device)
         return at, owner
 
     def sum_over_peaks(self, table: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Fit and judge: check, read, call, write, log."""
 
+from sctrellis.tl._attribution import attribution
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
@@ -7,11 +8,14 @@ from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._hit_ratio import hit_ratio
+from sctrellis.tl._grids import grids
+from sctrellis.tl._grids_benchmark import grids_benchmark
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._redundancy import redundancy
 from sctrellis.tl._translate import translate
 
 __all__ = [
+    "attribution",
     "baseline",
     "benchmark",
     "bias_audit",
@@ -19,6 +23,8 @@ __all__ = [
     "edge_classifier",
     "evaluate",
     "hit_ratio",
+    "grids",
+    "grids_benchmark",
     "infosem",
     "redundancy",
     "translate",

@@ -40,11 +40,13 @@ class Blocks(Translator):
         self.eval()
 
     def effects(self, g):
-        return Effects(torch.arange(N_PEAKS), self.vectors, self.block)
+        parts = torch.arange(N_PEAKS), self.vectors, self.block
+        return Effects(*(part.expand(*torch.as_tensor(g).shape, *part.shape) for part in parts))
 
     def pre_activation(self, x, g):
         dense = torch.as_tensor(x.toarray(), dtype=torch.float32)
-        return torch.stack([dense[:, self.block == k] @ self.vectors[self.block == k] for k in range(3)], dim=1)
+        pre = torch.stack([dense[:, self.block == k] @ self.vectors[self.block == k] for k in range(3)], dim=1)
+        return pre.expand(*torch.as_tensor(g).shape, *pre.shape)
 
     def head(self, pre, g, groups, log_size):
         return torch.tanh(pre).flatten(-2) @ self.outer + 0.1 * groups + log_size

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from sctrellis.explain._additive import AdditiveObjective
+from sctrellis.explain._peaks import Candidates, peak_objective
 
 if TYPE_CHECKING:
     from sctrellis.models import Translator
@@ -48,22 +48,16 @@ class SetChange:
         peaks: Sequence[int] | np.ndarray,
         value: float = 0.0,
     ) -> None:
-        if translator.training:
-            msg = "The surrogate is in training mode: outputs depend on the batch. Call `translator.eval()` first."
-            raise ValueError(msg)
-        device = translator.genes.device
-        of_cell = torch.as_tensor(groups, device=device), torch.zeros(len(groups), device=device)
-        effects = translator.effects(gene)
-        wanted = torch.as_tensor(np.asarray(peaks, dtype=np.int64), device=device)
-        at = torch.searchsorted(effects.peaks, wanted).clamp(max=len(effects.peaks) - 1)
-        acts = effects.peaks[at] == wanted
-        self._objective = AdditiveObjective.build(
+        wanted = np.asarray(peaks, dtype=np.int64)
+        acting = translator.effects(gene).peaks.cpu().numpy()
+        places = np.minimum(np.searchsorted(acting, wanted), len(acting) - 1)
+        self._acts = acting[places] == wanted
+        self._objective = peak_objective(
+            translator,
             x,
-            np.asarray(peaks, dtype=np.int64)[None],
-            effects=(effects.effect[at] * acts[:, None])[None],
-            block=effects.block[at][None],
-            pre=translator.pre_activation(x, gene)[None],
-            head=lambda pre: translator.head(pre, gene, *of_cell),
+            np.array([gene]),
+            Candidates(wanted[None, self._acts], places[None, self._acts]),
+            groups=groups,
             value=value,
         )
         with torch.inference_mode():
@@ -77,7 +71,8 @@ class SetChange:
     def __call__(self, masks: np.ndarray) -> np.ndarray:
         """Return the change of each set, (n_sets, n_cells)."""
         at_once = max(1, _CHUNK // self._objective.pre.numel())
-        parts = torch.as_tensor(masks, device=self._before.device).to(self._objective.pre).split(at_once)
+        acting = np.asarray(masks)[:, self._acts]
+        parts = torch.as_tensor(acting, device=self._before.device).to(self._objective.pre).split(at_once)
         with torch.inference_mode():
             found = [self._objective.head(self._objective.weighted(part[None]))[0] - self._before for part in parts]
         return torch.cat(found).cpu().numpy()

@@ -7,9 +7,10 @@ from sctrellis.tl._bias_audit import bias_audit
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
-from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._grids import grids
 from sctrellis.tl._grids_benchmark import grids_benchmark
+from sctrellis.tl._grids_null import grids_null
+from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._redundancy import redundancy
 from sctrellis.tl._translate import translate
@@ -22,9 +23,10 @@ __all__ = [
     "deepsem",
     "edge_classifier",
     "evaluate",
-    "hit_ratio",
     "grids",
     "grids_benchmark",
+    "grids_null",
+    "hit_ratio",
     "infosem",
     "redundancy",
     "translate",

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -223,7 +224,9 @@ def _run(
 
     missing = range(len(done), n_null)
     runs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(one)(draw=draw) for draw in missing)
-    with logs.progress_bar(len(missing), "null", progress=progress, unit="draw") as bar:
+    with warnings.catch_warnings(), logs.progress_bar(len(missing), "null", progress=progress, unit="draw") as bar:
+        # Filters belong to a process, not to a thread: where draws run in threads, this one holds for all of them.
+        warnings.simplefilter("ignore", UserWarning)
         try:
             for draw, found in zip(missing, runs, strict=True):
                 done.append(found.assign(draw=draw))

@@ -56,7 +56,7 @@ DOORS = {
     ),
     "get": Doors(ARRAYS | {"sctrellis._core"}, frozenset({"anndata", "mudata", "networkx"})),
     "datasets": Doors(
-        ARRAYS | {"sctrellis._core"}, frozenset({"anndata", "mudata", "networkx", "pooch", "scanpy", "tqdm"})
+        ARRAYS | {"sctrellis._core"}, frozenset({"anndata", "mudata", "networkx", "pooch", "scanpy", "sklearn", "tqdm"})
     ),
     "pl": Doors(
         ARRAYS | {"sctrellis._core", "sctrellis.get"}, frozenset({"anndata", "mudata", "matplotlib", "networkx"})

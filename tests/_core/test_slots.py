@@ -6,6 +6,7 @@ import pytest
 from helpers import content
 from scipy import sparse
 
+from sctrellis import datasets
 from sctrellis._core import slots
 
 N_OBS, N_VARS = 30, 6
@@ -336,3 +337,100 @@ def test_write_to_a_backed_file_changes_no_file(tmp_path, index):
     assert target.isbacked == (index is None)
     backed.file.close()
     assert path.read_bytes() == file
+
+
+# MuData as a whole
+
+
+@pytest.fixture
+def mdata():
+    return datasets.simulate_multiome(20, 240, 8, n_targets=2)
+
+
+def test_write_to_a_mudata(mdata):
+    written = slots.write(mdata, obs={"depth": np.arange(20)}, varp={"net": sparse.eye(248)}, uns={"run": {"a": 1}})
+    assert written == ["obs['depth']", "varp['net']", "uns['run']"]
+    assert mdata.obs["depth"].tolist() == list(range(20))
+    assert mdata.varp["net"].format == "csr"
+    assert mdata.varp["net"].dtype == np.float32
+
+
+def test_write_to_a_view_of_a_mudata(mdata):
+    before = content(mdata)
+    view = mdata[:10]
+    slots.write(view, obs={"depth": np.arange(10)})
+    assert not view.is_view
+    assert view.obs["depth"].tolist() == list(range(10))
+    assert content(mdata) == before
+
+
+def test_nothing_is_written_to_cells_of_another_number(mdata):
+    before = content(mdata)
+    with pytest.raises(ValueError, match=r"`obs\['depth'\]` of shape \(5,\) cannot be written for 20 cells"):
+        slots.write(mdata, uns={"run": {}}, obs={"depth": np.arange(5)})
+    assert content(mdata) == before
+
+
+def test_read_obs_looks_in_the_modalities_too(mdata):
+    mdata["rna"].obs["cell_group"] = "other"
+    mdata["atac"].obs["sample"] = np.arange(20)
+    assert slots.read_obs(mdata, "cell_group").equals(mdata.obs["cell_group"])
+    assert slots.read_obs(mdata, "sample").tolist() == list(range(20))
+    assert slots.read_obs(mdata["atac"], "sample").index.equals(mdata.obs_names)
+    with pytest.raises(
+        KeyError, match="`groupby`: 'batch' not found in `mdata.obs`. Available: 'cell_group'.*'sample'"
+    ):
+        slots.read_obs(mdata, "batch")
+
+
+def test_read_cis_gives_back_distances_of_genes_and_peaks(mdata):
+    links = slots.read_cis(mdata)
+    assert links.shape == (8, 240)
+    whole = mdata.varp["cis"]
+    genes, peaks = (
+        mdata.var_names.get_indexer(mdata["rna"].var_names),
+        mdata.var_names.get_indexer(mdata["atac"].var_names),
+    )
+    stored = whole[genes][:, peaks].toarray()
+    row = np.repeat(np.arange(8), np.diff(links.indptr))
+    assert (stored != 0).sum() == links.nnz == whole.nnz
+    np.testing.assert_array_equal(stored[row, links.indices], links.data + np.where(links.data < 0, -1, 1))
+
+
+def test_read_cis_of_fewer_variables(mdata):
+    links = slots.read_cis(mdata).toarray()
+    kept = mdata.var_names[::3]
+    part = mdata[:, kept].copy()
+    genes, peaks = mdata["rna"].var_names.isin(kept), mdata["atac"].var_names.isin(kept)
+    np.testing.assert_array_equal(slots.read_cis(part).toarray(), links[genes][:, peaks])
+    np.testing.assert_array_equal(slots.read_cis(mdata[:, kept]).toarray(), links[genes][:, peaks])
+
+
+def test_read_cis_of_other_modalities_in_another_order(mdata):
+    with md.set_options(pull_on_update=False):
+        other = md.MuData({"peaks": mdata["atac"], "genes": mdata["rna"]})
+    distances = slots.read_cis(mdata)
+    slots.write(other, varp={"near": slots.cis_network(other, distances, rna="genes", atac="peaks")})
+    found = slots.read_cis(other, "near", rna="genes", atac="peaks")
+    np.testing.assert_array_equal(found.indices, distances.indices)
+    np.testing.assert_array_equal(found.data, distances.data)
+
+
+def test_what_is_no_multiome(mdata):
+    with pytest.raises(TypeError, match=r"found AnnData. Build one with `sctrellis.pp.multiome\(rna, atac\)`"):
+        slots.read_cis(mdata["rna"])
+    with pytest.raises(KeyError, match="`atac`: 'peaks' not found in `mdata.mod`. Available: 'rna', 'atac'"):
+        slots.read_cis(mdata, atac="peaks")
+    with pytest.raises(
+        KeyError, match=r"'near' not found in `mdata.varp`.*Run `sctrellis.pp.cis_links\(mdata\)` first"
+    ):
+        slots.read_cis(mdata, "near")
+    mdata.mod["atac"] = mdata["atac"][:15].copy()
+    with pytest.raises(ValueError, match="15 and 20 cells, 15 shared"):
+        slots.read_cis(mdata)
+
+
+def test_variables_that_changed_are_noticed(mdata):
+    mdata.mod["atac"] = mdata["atac"][:, ::-1].copy()
+    with pytest.raises(ValueError, match=r"`mdata\['atac'\]` have changed.*mdata.update"):
+        slots.read_cis(mdata)

@@ -126,8 +126,8 @@ def attribute(
 def _share(objective: AdditiveObjective, index: torch.Tensor) -> torch.Tensor:
     """Return the share of the sets (T, R, L) that hold each candidate: (T, M)."""
     members = index.flatten(1)
-    share = torch.full_like(members, 1 / index.shape[1], dtype=objective.pre.dtype)
-    return torch.zeros_like(objective.effects[..., 0]).scatter_add_(1, members, share)
+    held = torch.zeros_like(objective.effects[..., 0])
+    return held.scatter_add_(1, members, torch.ones_like(members, dtype=held.dtype)) / index.shape[1]
 
 
 def _mean_slope(objective: AdditiveObjective, pre: torch.Tensor) -> torch.Tensor:

@@ -238,8 +238,8 @@ def _polish(
     ended = optimiser.state[sets]["best_loss"].view(n_tasks, n_sets)
     result.starts |= {name: torch.stack([begun[:, i], ended[:, i]], dim=1) for i, name in enumerate(names)}
     final = _global(optimiser.state[sets]["best_index"].view(index.shape), columns).flatten(1)
-    share = torch.full_like(final, 1 / n_sets, dtype=result.frequency.dtype)
-    result.frequency = torch.zeros_like(result.frequency).scatter_add_(1, final, share)
+    held = torch.zeros_like(result.frequency).scatter_add_(1, final, torch.ones_like(final, dtype=begun.dtype))
+    result.frequency = held / n_sets
 
 
 def _compare_all(objective: AdditiveObjective, n_peaks: int, result: SubsetSearch, limit: int) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Change of predicted expression when elements are perturbed, on the log scale and as published."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,3 +71,11 @@ def deltas(
     n_cells = before.shape[1]
     drawn = np.random.default_rng(seed).multinomial(n_cells, np.full(n_cells, 1 / n_cells), size=n_boot) / n_cells
     return Deltas(each.mean(axis=1), np.einsum("bc,tcm->btm", drawn, each, optimize=True))
+
+
+def over_tasks(parts: Sequence[Deltas]) -> Deltas:
+    """Return the plain mean over all tasks of several parts, as one task."""
+    n_tasks = sum(len(part.estimate) for part in parts)
+    estimate = sum(part.estimate.sum(axis=0, keepdims=True) for part in parts) / n_tasks
+    replicates = sum(part.replicates.sum(axis=1, keepdims=True) for part in parts) / n_tasks
+    return Deltas(np.asarray(estimate), np.asarray(replicates))

@@ -183,7 +183,8 @@ class _CisModule(nn.Module):
         Group of each cell.
     start
         Initial ``effect`` (n_links, n_members, n_hidden), ``bias`` and ``output`` (n_genes, n_members, n_hidden),
-        ``intercept`` (n_genes, n_groups) and ``scale`` (n_genes,), the residual variance of a Gaussian fit.
+        ``intercept`` (n_genes, n_groups), ``log_theta`` (n_genes,), and ``scale`` (n_genes,), the residual variance of
+        a Gaussian fit.
     config
         Settings.
     """
@@ -207,8 +208,8 @@ class _CisModule(nn.Module):
         self.output = nn.Parameter(torch.from_numpy(start["output"]))
         intercept = torch.from_numpy(start["intercept"]).unsqueeze(1).repeat(1, self.n_members, 1)
         self.intercept = nn.Parameter(intercept)
-        theta = 8.0 if config.theta is None else config.theta
-        self.log_theta = nn.Parameter(torch.full(intercept.shape[:2], math.log(theta)))
+        log_theta = torch.from_numpy(start["log_theta"])[:, None].repeat(1, self.n_members)
+        self.log_theta = nn.Parameter(log_theta)
         self.scale: torch.Tensor
         self.link: torch.Tensor
         self.register_buffer("scale", torch.from_numpy(start["scale"]))
@@ -410,22 +411,29 @@ def fit_cis_translator(
 
 
 def _start(targets: _Targets, groups: np.ndarray, cells: np.ndarray, config: CisConfig) -> dict[str, np.ndarray]:
-    """Return intercepts that fit each group's mean without any peak, and the variance around them."""
+    """Return intercepts that fit each group's mean without any peak, and the dispersion or variance around them."""
     n_groups = int(groups.max()) + 1
     member = sparse.csr_matrix((np.ones(len(cells)), (groups[cells], np.arange(len(cells)))), (n_groups, len(cells)))
     y = targets.y[cells].astype(np.float64)
+    theta = np.full(y.shape[1], 8.0 if config.theta is None else config.theta)
     total = np.asarray((member @ y).todense())
     if config.likelihood == "nb":
         exposure = member @ np.exp(targets.log_size[cells].astype(np.float64))
         # Half a count where a group has none: its logarithm must be finite.
         intercept = np.log((total + 0.5) / (exposure[:, None] + 0.5))
         variance = np.ones(y.shape[1])
+        if config.theta is None:
+            size_factor = np.exp(targets.log_size[cells].astype(np.float64))[:, None]
+            mean = size_factor * np.exp(intercept)[groups[cells]]
+            excess = ((y.toarray() - mean) ** 2 - mean).sum(axis=0)
+            theta = 1 / np.clip(excess / (mean**2).sum(axis=0), 0.01, 10)
     else:
         size = np.maximum(np.asarray(member.sum(axis=1)), 1)
         intercept = total / size
         squares = np.asarray((member @ y.multiply(y)).todense()).sum(axis=0) - (size * intercept**2).sum(axis=0)
         variance = np.maximum(squares / len(cells), 1e-6)
-    return {"intercept": intercept.T.astype(np.float32), "scale": variance.astype(np.float32)}
+    start = {"intercept": intercept.T, "scale": variance, "log_theta": np.log(theta)}
+    return {name: value.astype(np.float32) for name, value in start.items()}
 
 
 def _noise(

@@ -156,7 +156,7 @@ class _RnaStage(_Stage):
 
 
 class _AlignStage(_Stage):
-    """Translators, discriminators and, with pairs, the ATAC encoder; normalisation stays as the autoencoders left it."""
+    """Translators, discriminators and, with pairs, the ATAC encoder; normalisation stays as it was."""
 
     def __init__(
         self,
@@ -322,13 +322,12 @@ def fit_crossmodal(
     for name, stage in stages:
         stage.to(device)
         blind = name == "align" and config.pairing == "unpaired"
+        plan = Phase(name=name, n_epochs=config.n_epochs(len(train_cells)), cycle=(tuple(stage.param_groups()),))
         results[name] = train(
             stage,
             batches,
             TrainConfig(
-                phases=(
-                    Phase(name=name, n_epochs=config.n_epochs(len(train_cells)), cycle=(tuple(stage.param_groups()),)),
-                ),
+                phases=(plan,),
                 clip_norm=None if name == "align" else 1.0,
                 patience=None if blind else config.patience,
             ),

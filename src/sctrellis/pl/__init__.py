@@ -11,6 +11,7 @@ from sctrellis.pl._perturbation import perturbation
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._redundancy import redundancy
 from sctrellis.pl._scores import scores
+from sctrellis.pl._translation import translation
 
 __all__ = [
     "benchmark",
@@ -24,4 +25,5 @@ __all__ = [
     "precision_recall",
     "redundancy",
     "scores",
+    "translation",
 ]

@@ -162,7 +162,7 @@ def attribution(
 
     FIMAP as published learns a network that gives each cell a mask; here one mask serves all cells, as a set of
     elements must, and the weights of its loss, which could not be found, are ours. ``"fimap_budget"`` is a stronger
-    method than the published one. SAGE's estimator of permutations is written anew, with removal in place of imputation.
+    method than the published one. SAGE is estimated from permutations, with removal in place of imputation.
 
     Equal arguments give equal results on the CPU of one machine, close ones on a GPU.
 

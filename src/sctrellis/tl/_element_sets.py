@@ -9,7 +9,7 @@ import pandas as pd
 
 from sctrellis._core import checks, draws, logs, slots
 from sctrellis._core.logs import logger
-from sctrellis.metrics._deltas import MEASURES, Deltas, deltas
+from sctrellis.metrics._deltas import MEASURES, Deltas, deltas, over_tasks
 from sctrellis.tl._element_plan import Plan
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def warn_of(plan: Plan, tables: Tables) -> None:
             f"The surrogate is not known to have learnt anything within the group for {len(unknown)} of {len(done)} "
             f"tasks ({checks.some(dict.fromkeys(unknown))}): their sets say nothing of regulation (`learned` is False)."
         )
-    wrong = done.loc[done["search_log_delta"] * plan.sign > 0, "target"]
+    wrong = done.loc[done["search_log_delta"] * plan.sign > -1e-6, "target"]
     if len(wrong):
         way = "down" if plan.sign > 0 else "up"
         checks.warn(
@@ -272,16 +272,12 @@ def _joined(plan: Plan, done: list[_Batch], name: str, *, interrupted: bool) -> 
     for column in tasks.columns.difference(left_out.columns):
         kind = tasks[column].dtype.kind
         left_out[column] = {"f": np.nan, "b": False, "i": 0, "u": 0}.get(kind, "")
-    joined = [batch.change for batch in done]
-    estimate = np.concatenate([change.estimate for change in joined]).mean(axis=0, keepdims=True)
-    n_done = len(tasks)
-    replicates = sum(change.replicates.sum(axis=1, keepdims=True) for change in joined) / n_done
     tasks = pd.concat([tasks, left_out[tasks.columns]], ignore_index=True) if plan.skipped else tasks
     tasks.insert(2, "method", name)
     in_order = [_in_order(plan, pd.concat(parts, ignore_index=True)) for parts in (
         [batch.sets for batch in done], [tasks], [batch.trace for batch in done], [batch.starts for batch in done]
     )]  # fmt: skip
-    return Tables(*in_order, mean=Deltas(estimate, np.asarray(replicates)), interrupted=interrupted)
+    return Tables(*in_order, mean=over_tasks([batch.change for batch in done]), interrupted=interrupted)
 
 
 def _in_order(plan: Plan, table: pd.DataFrame) -> pd.DataFrame:

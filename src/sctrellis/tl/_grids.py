@@ -116,7 +116,8 @@ def grids(
         elimination keeps of the set; ``peak``; ``gain``, the change of mean log expression on test cells when the peak
         is perturbed after those of lower rank; ``cumulative``, the change by all up to it; ``distance`` from the TSS in
         bp, negative upstream, NaN where not linked; ``p_open``, the share of training cells in which it is open;
-        ``score``, the share of starts whose set holds it, NaN where all sets were compared; ``learned`` and ``swap_optimal`` of its task.
+        ``score``, the share of starts whose set holds it, NaN where all sets were compared; ``learned`` and
+        ``swap_optimal`` of its task.
 
         ``tasks``, a row for each group and gene: ``method``; ``status``, ``"ok"`` or ``"too few candidates"``;
         ``learned``; ``n_candidates``, ``n_search_cells``, ``n_cells`` (test cells); ``search_log_delta``, the change on

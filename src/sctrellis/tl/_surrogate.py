@@ -183,9 +183,7 @@ def _accessibility(peaks: Any, atac: str) -> sparse.csr_matrix:
     if peaks.X is None:
         msg = f"`mdata[{atac!r}].X` is None: it holds the accessibility. Run `sctrellis.pp.multiome(rna, atac)`."
         raise ValueError(msg)
-    x = sparse.csr_matrix(peaks.X, dtype=np.float32)
-    if x is peaks.X:
-        x = x.copy()
+    x = sparse.csr_matrix(peaks.X, dtype=np.float32, copy=True)  # it is tidied below, and the user's stays as it is
     x.eliminate_zeros()
     x.sort_indices()
     if not np.isfinite(x.data).all() or (x.data < 0).any():

@@ -117,7 +117,7 @@ def report(
     by_group = pd.DataFrame(
         {
             "gene": pd.Categorical.from_codes(gene.ravel(), names.astype(str)),
-            "group": pd.Categorical.from_codes(group.ravel(), paired.group_names),
+            "group": pd.Categorical.from_codes(group.ravel(), pd.Index(paired.group_names)),
             "observed": means.T.ravel(),
             "predicted": expected_means.T.ravel(),
             "r": r_group.T.ravel(),

@@ -49,6 +49,15 @@ def test_called_pairs_are_framed(mdata):
     assert len([p for p in frames if p.get_linestyle() != "-"]) == calls.count("cooperative")
 
 
+def test_what_is_small_beside_the_whole_stays_pale(mdata):
+    small = mdata.copy()
+    target = small.uns["targets"]["target"].iloc[0]
+    entry = small.uns["grids_redundancy"]
+    entry["pairs"][["epsilon", "epsilon_within"]] *= 1e-3
+    whole = tables(small, target)["tasks"]["whole"].iloc[0]
+    assert tr.pl.redundancy(small, target)["pairs"].images[0].get_clim() == pytest.approx((-0.2 * whole, 0.2 * whole))
+
+
 def test_numbers_are_written_where_there_is_room(mdata, monkeypatch):
     from sctrellis.pl import _redundancy
 

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+_FAINT = 0.2
+"""Share of the whole effect that the colours reach at least."""
 _MAX_TEXT = 12
 """Peaks up to which every cell of the heat map holds its number."""
 
@@ -84,7 +86,8 @@ def redundancy(
     side = max(2.4, 0.42 * n + 0.8)
     ax = _style.axes(ax, (2.1 * side + 2.6, side + 1.2))
     bar, beside = ax.inset_axes((1.03, 0, 0.05, 1)), ax.inset_axes((1.38, 0, 0.75, 1))
-    limit = float(np.nanmax(np.abs(matrix), initial=0)) or 1.0
+    # What is small beside the whole stays pale.
+    limit = max(float(np.nanmax(np.abs(matrix), initial=0)), _FAINT * abs(float(task["whole"]))) or 1.0
     options = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit, "aspect": "equal", **kwargs}
     image = ax.imshow(np.ma.masked_invalid(matrix), **options)
     ax.figure.colorbar(image, cax=bar)

@@ -124,7 +124,7 @@ def grids_null(
 
     References
     ----------
-    The search: :cite:p:`liu2024grids`, which reports no null. The correction: :cite:p:`benjamini1995`.
+    The search: :cite:p:`liu2024grids`, which reports no null.
 
     Examples
     --------

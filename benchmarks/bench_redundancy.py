@@ -12,7 +12,7 @@ N_TARGETS = 16
 
 
 def pairs_of(seed: int, n_obs: int, dropout: float) -> pd.DataFrame:
-    """Return all pairs of planted elements of each target: the gate they share, epistasis as found, and the true one."""
+    """Return all pairs of planted elements of each target: the gate they share, epistasis as found and as it is."""
     import sctrellis as tr
     from sctrellis._core import record, slots
 
@@ -142,9 +142,10 @@ def main() -> None:
         options.results,
         "redundancy",
         title="Redundancy of planted elements, and the permuted-pairing null",
-        reading="pairs of elements of one OR or AND gate against pairs that only add up, from a learned surrogate on "
-        "test cells; 'called' is the share that is called as planted. Below, sets of 3 of one task a gene beside the "
-        f"pooled null of {options.n_null} permutations; mean ± standard deviation over seeds, {minutes:.0f} CPU minutes",
+        reading="pairs of elements of one OR or AND gate against pairs that only add up, from a learned surrogate "
+        "on test cells; 'called' is the share that is called as planted. Below, sets of 3 of one task a gene beside "
+        f"the pooled null of {options.n_null} permutations; mean ± standard deviation over seeds, {minutes:.0f} CPU "
+        "minutes",
         seeds=f"0 to {options.seeds - 1}",
         data=long,
         sections=[

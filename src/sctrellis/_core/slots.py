@@ -226,7 +226,7 @@ def variables(mdata: Any, mod: str) -> np.ndarray:
     return positions
 
 
-def positions(modality: Any, names: Sequence[str], where: str) -> np.ndarray:
+def positions(modality: Any, names: Sequence[str] | pd.Series, where: str) -> np.ndarray:
     """Return the positions of variables by name, in order; ``where`` says what named them, for the message."""
     at = modality.var_names.get_indexer(list(names))
     if (at < 0).any():

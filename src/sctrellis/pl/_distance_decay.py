@@ -72,9 +72,10 @@ def distance_decay(mdata: "MuData", *, key: str = "grids_hit_ratio", ax: "Axes |
     options = {"s": 52, "color": _style.COLOURS[0], "zorder": 3, **kwargs}
     ax.scatter(place, table["observed"], label="selected", **options)
     top = float(max(table["observed"].max(), table["expected_high"].max(), 1))
-    for x, row in zip(place, table.itertuples(), strict=True):
-        said = f"× {row.enrichment:.2g}" if np.isfinite(row.enrichment) else "–"
-        ax.text(x, max(row.observed, row.expected_high) + 0.04 * top, said, ha="center", va="bottom", color=_style.INK)
+    reach = table[["observed", "expected_high"]].max(axis=1).to_numpy(dtype=float)
+    for x, y, times in zip(place.tolist(), reach, table["enrichment"].to_numpy(dtype=float), strict=True):
+        said = f"× {times:.2g}" if np.isfinite(times) else "–"
+        ax.text(x, y + 0.04 * top, said, ha="center", va="bottom", color=_style.INK)
     ax.set_xticks(place, [_two_lines(label) for label in table["bin"]], fontsize="small")
     ax.set_ylim(-0.03 * top, 1.16 * top)
     ax.set_xlabel("distance from the start of transcription")

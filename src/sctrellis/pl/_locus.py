@@ -136,14 +136,15 @@ def locus(
     base, tallest = _TRACK
     often = shown["height"].max() if len(shown) else 1.0
     ax.axhline(base, color="0.6", linewidth=0.8)
-    for table, style in ((others, {"color": "0.7"}), (chosen, {"color": _style.COLOURS[0]})):
+    for table, colour in ((others, "0.7"), (chosen, _style.COLOURS[0])):
         thick = np.maximum(table["end"] - table["start"], 0.004 * (high - low)) / 1e6
         middle = (table["start"] + table["end"]) / 2e6
-        ax.bar(middle, tallest * table["height"].to_numpy() / (often or 1.0), thick, bottom=base, linewidth=0, **style)
-    order = np.argsort(centre)
-    for turn, i in enumerate(order):
+        ax.bar(
+            middle, tallest * table["height"].to_numpy() / (often or 1.0), thick, bottom=base, linewidth=0, color=colour
+        )
+    for place, i in enumerate(np.argsort(centre)):
         ax.text(
-            centre[i], _LABELS[turn % 2], f"{chosen['rank'].iloc[i]:.0f}", ha="center", va="center", fontsize="small",
+            centre[i], _LABELS[place % 2], f"{chosen['rank'].iloc[i]:.0f}", ha="center", va="center", fontsize="small",
             color=_style.INK,
         )  # fmt: skip
     ax.set_ylim(_LABELS[1] - 0.06, 1.06)
@@ -156,12 +157,13 @@ def locus(
     elsewhere = f", {n_elsewhere} on other chromosomes" if n_elsewhere else ""
     ax.set_title(f"{name} in {sets['group'].iloc[0]}: {len(sets)} peaks{elsewhere}", loc="left", fontsize="medium")
     largest = float(sets["gain"].abs().max())
+    ways: tuple[tuple[int, Any, str, bool], ...] = (
+        (0, "-", "expression falls", bool((chosen["gain"] <= 0).any())),
+        (1, (0, (4, 1.5)), "expression rises", bool((chosen["gain"] > 0).any())),
+    )
     signs = [
         Line2D([], [], color=_style.COLOURS[i], linestyle=dash, linewidth=2.5, label=label)
-        for i, dash, label, there in (
-            (0, "-", "expression falls", (chosen["gain"] <= 0).any()),
-            (1, (0, (4, 1.5)), "expression rises", (chosen["gain"] > 0).any()),
-        )
+        for i, dash, label, there in ways
         if there
     ]
     scale = [

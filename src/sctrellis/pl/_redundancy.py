@@ -112,19 +112,20 @@ def redundancy(
     ax.set_xlabel("rank  (above: from nothing; below: within the set)", fontsize="small")
     ax.set_title(f"{task['target']} in {task['group']}", loc="left", fontsize="medium", weight="bold")
 
-    y = np.arange(n)
-    for shift, name, label, style in (
+    rows = np.arange(n)
+    styles: tuple[tuple[float, str, str, dict[str, Any]], ...] = (
         (-0.19, "single", "alone", {"color": "0.75", "edgecolor": "black"}),
         (0.19, "last_in", "last", {"color": _style.COLOURS[0], "edgecolor": "black", "hatch": "////"}),
-    ):
-        beside.barh(y + shift, elements[name], 0.36, label=label, linewidth=0.8, **style)
-        beside.hlines(y + shift, elements[f"{name}_low"], elements[f"{name}_high"], color="black", linewidth=1.2)
+    )
+    for shift, name, label, style in styles:
+        beside.barh(rows + shift, elements[name], 0.36, label=label, linewidth=0.8, **style)
+        beside.hlines(rows + shift, elements[f"{name}_low"], elements[f"{name}_high"], color="black", linewidth=1.2)
     beside.scatter(
-        elements["shapley"], y, marker="D", s=26, color="white", edgecolors="black", zorder=3, label="Shapley"
+        elements["shapley"], rows, marker="D", s=26, color="white", edgecolors="black", zorder=3, label="Shapley"
     )
     beside.axvline(0, color="black", linewidth=0.8)
     beside.set_ylim(ax.get_ylim())
-    beside.set_yticks(y, labels)
+    beside.set_yticks(rows, labels)
     beside.tick_params(axis="y", length=0, labelsize="small")
     beside.tick_params(axis="x", labelsize="small")
     beside.set_xlabel("effect (log units)", fontsize="small")

@@ -131,7 +131,7 @@ def grids_null(
     >>> import sctrellis as tr
     >>> mdata = tr.datasets.simulate_multiome(600, 240, 8, n_targets=2, n_groups=2, kinds="ANDADD", seed=1)
     >>> target = mdata.uns["targets"].iloc[0]
-    >>> tr.tl.translate(mdata, groupby="cell_group", targets=target["target"], n_runs=1, n_null=0)
+    >>> tr.tl.translate(mdata, groupby="cell_group", targets=target["target"], n_runs=1)
     >>> tr.tl.grids(mdata, targets=target["target"], groups=target["group"], n_peaks=2, n_boot=0)
     >>> tr.tl.grids_null(mdata, n_null=2)
     >>> table = tr.get.record(mdata, "grids_permuted_pairing")["tasks"]
@@ -213,7 +213,7 @@ def _stored(mdata: "MuData", slot: str, mark: str, n_null: int) -> list[pd.DataF
     if entry.get("fit", {}).get("mark") != mark:
         return []
     null = _sets.plain(entry["null"])
-    return [part for draw, part in null.groupby("draw") if int(draw) < n_null]
+    return [part for _, part in null[null["draw"] < n_null].groupby("draw")]
 
 
 def _run(

@@ -197,7 +197,9 @@ def _tasks(genes: "AnnData", peaks: "AnnData", found: _sets.ElementSets, names: 
     if len(lacking):
         checks.warn(f"{len(lacking)} genes without coordinates are left out ({checks.some(lacking)}).")
     chromosomes = pd.Index(pd.unique(pd.concat([where["chrom"], of_gene["chrom"]]))).drop("", errors="ignore")
-    intervals = Intervals(chromosomes.get_indexer(where["chrom"]), where["start"].to_numpy(), where["end"].to_numpy())
+    intervals = Intervals(
+        chromosomes.get_indexer(pd.Index(where["chrom"])), where["start"].to_numpy(), where["end"].to_numpy()
+    )
     return _Tasks(table[known].reset_index(drop=True), chromosomes, intervals)
 
 
@@ -212,7 +214,7 @@ def _selection(
     if allowed is not None:
         chosen = sparse.csr_matrix((np.ones(len(task), bool), (task, element)), shape=allowed.shape)
         allowed = sparse.csr_matrix(allowed + chosen)
-    chrom = tasks.chromosomes.get_indexer(table["chrom"])
+    chrom = tasks.chromosomes.get_indexer(pd.Index(table["chrom"]))
     return _hits.Selection(
         elements=tasks.peaks,
         task=task,
@@ -271,8 +273,8 @@ def _elements(reference: pd.DataFrame, tasks: _Tasks, var_names: pd.Index) -> pd
         raise ValueError(msg)
     table = table.astype({"chrom": str, "gene": str})
     if not table["gene"].isin(var_names).any():
-        raise checks.no_match("reference['gene']", list(table["gene"].unique()), var_names)
-    table["code"] = tasks.chromosomes.get_indexer(table["chrom"])
+        raise checks.no_match("reference['gene']", list(table["gene"].unique()), var_names.tolist())
+    table["code"] = tasks.chromosomes.get_indexer(pd.Index(table["chrom"]))
     if (table["code"] < 0).all():
         msg = (
             f"No chromosome of `reference` ({checks.some(table['chrom'].unique())}) is one of `mdata` "

@@ -62,10 +62,10 @@ def _search_again(search: Search, mdata: "MuData", **changes: Any) -> pd.DataFra
     from sctrellis.tl._grids import grids
 
     entry, parts = search.found.record, []
-    function = {"grids": grids, "attribution": attribution}[str(entry["method"])]
+    known: dict[str, Callable[..., Any]] = {"grids": grids, "attribution": attribution}
     for group, tasks in search.tasks.groupby("group", sort=False):
         options = {"targets": list(tasks["target"]), "groups": [group], "n_boot": 0, "device": search.device, **changes}
-        _again(function, mdata, entry["params"], key_added="again", **options)
+        _again(known[str(entry["method"])], mdata, entry["params"], key_added="again", **options)
         parts.append(_sets.read(mdata, "again").tasks)
     table = pd.concat(parts, ignore_index=True)
     return table[TASK].assign(effect=search.sign * table["log_delta"])

@@ -122,13 +122,14 @@ def redundancy(
     Examples
     --------
     >>> import sctrellis as tr
-    >>> mdata = tr.datasets.simulate_multiome(400, n_targets=4)
-    >>> target = mdata.uns["targets"]["target"].iloc[0]
-    >>> tr.tl.translate(mdata, groupby="cell_group", targets=[target], n_null=0)
-    >>> tr.tl.grids(mdata, targets=[target], groupby="cell_group", n_peaks=3)
+    >>> mdata = tr.datasets.simulate_multiome(600, 240, 8, n_targets=2, n_groups=2, kinds="ANDADD", seed=1)
+    >>> target = mdata.uns["targets"].iloc[0]
+    >>> tr.tl.translate(mdata, groupby="cell_group", targets=target["target"], n_runs=1)
+    >>> tr.tl.grids(mdata, targets=target["target"], groups=target["group"], n_peaks=3, n_boot=0)
     >>> tr.tl.redundancy(mdata)
-    >>> tr.get.record(mdata, "grids_redundancy")["tasks"]["n_elements"].tolist()[:1]
-    [3]
+    >>> pairs = tr.get.record(mdata, "grids_redundancy")["pairs"]
+    >>> sorted(pairs["call"])
+    ['cooperative', 'none', 'none']
     """
     values = locals()
     from sctrellis.explain import SetChange, epistasis
@@ -151,7 +152,7 @@ def redundancy(
     with logs.progress_bar(len(tasks), "redundancy", progress=progress, unit="set") as bar:
         for (group, target), rows in tasks:
             at = slots.positions(peaks, rows["peak"], f"mdata.uns[{key!r}]")
-            gene = int(slots.positions(genes, [target], f"mdata.uns[{key!r}]")[0])
+            gene = int(slots.positions(genes, [str(target)], f"mdata.uns[{key!r}]")[0])
             cells = held_out(mdata, paired, found.record, entry, str(group))
             change = SetChange(
                 translator,
@@ -241,7 +242,7 @@ class _Tables:
     def network(self, var_names: pd.Index) -> sparse.csr_matrix:
         """Return the epistasis of every pair of peaks, symmetric; the largest where a pair is in several sets."""
         pairs = pd.concat(self.parts["pairs"], ignore_index=True)
-        at = np.sort(np.stack([var_names.get_indexer(pairs[name]) for name in ("peak_a", "peak_b")]), axis=0)
+        at = np.sort(np.stack([var_names.get_indexer(pd.Index(pairs[name])) for name in ("peak_a", "peak_b")]), axis=0)
         table = pd.DataFrame({"row": at[0], "column": at[1], "value": pairs["epsilon"]})
         table = table.sort_values("value", key=np.abs, kind="stable").drop_duplicates(["row", "column"], keep="last")
         row, column, value = (table[name].to_numpy() for name in table)

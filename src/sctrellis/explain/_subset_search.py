@@ -1,7 +1,9 @@
 """Search for the set of peaks whose perturbation moves a model's output most: GRIDS, and a portfolio around it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Literal
 
@@ -130,14 +132,14 @@ def subset_search(
         exhaustive=none,
         frequency=torch.zeros_like(objective.effects[..., 0]),
     )
-    size = {"n_candidates": n_candidates, "max_steps": max_sweeps * n_peaks}
+    polish = partial(_polish, n_candidates=n_candidates, max_steps=max_sweeps * n_peaks)
     try:
         if method == "grids":
-            _polish(objective, first, ["random"], result, published=True, **size)
+            polish(objective, first, ["random"], result, published=True)
         else:
             result.exhaustive = _compare_all(objective, n_peaks, result, max_exhaustive)
             if not bool(result.exhaustive.all()):
-                _portfolio(objective, n_peaks, result, n_restarts=n_restarts, seed=seed, **size)
+                _portfolio(objective, n_peaks, result, polish, n_restarts=n_restarts, seed=seed)
         result.swap_optimal = _certify(objective, result, max_certified, improve=method != "grids")
     except KeyboardInterrupt:
         result.interrupted = True
@@ -148,10 +150,10 @@ def _portfolio(
     objective: AdditiveObjective,
     n_peaks: int,
     result: SubsetSearch,
+    polish: Callable[..., None],
     *,
     n_restarts: int,
     seed: starts.Seed,
-    **polish: int,
 ) -> None:
     """Start from what different ways of looking find, and polish each by swaps."""
     scores = starts.masked_scores(objective, seed=seed)
@@ -159,7 +161,8 @@ def _portfolio(
     if objective.n_candidates > max(_SHORTLIST, n_peaks):
         columns = _shortlist(objective, scores, n_peaks, seed=seed)
         near, scores = objective.restrict(columns), scores.gather(2, columns[:, None].expand(-1, scores.shape[1], -1))
-    sets, names = [], []
+    sets: list[torch.Tensor] = []
+    names: list[str] = []
 
     def start(index: torch.Tensor, *called: str) -> None:
         sets.append(index)
@@ -174,9 +177,9 @@ def _portfolio(
     if n_restarts:
         restarts = starts.random_sets(near, n_peaks, n_restarts, seed=seed)
         start(restarts, *(f"random_{i}" for i in range(n_restarts)))
-    _polish(near, torch.cat(sets, dim=1), names, result, columns=columns, **polish)
+    polish(near, torch.cat(sets, dim=1), names, result, columns=columns)
     if columns is not None:  # what the first pass left out gets its chance
-        _polish(objective, result.index[:, None], ["all_candidates"], result, **polish)
+        polish(objective, result.index[:, None], ["all_candidates"], result)
 
 
 def _global(index: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:

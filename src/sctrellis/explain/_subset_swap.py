@@ -83,7 +83,7 @@ class SubsetSwap(torch.optim.Optimizer):
         """
         (group,) = self.param_groups
         (index,) = group["params"]
-        state = self.state[index]
+        state: dict[str, Any] = self.state[index]
         loss, d = closure()
         if not state:
             state.update(_initial(index, loss))
@@ -111,7 +111,7 @@ class SubsetSwap(torch.optim.Optimizer):
         """Whether no set has changed for as many steps as it has members."""
         (group,) = self.param_groups
         (index,) = group["params"]
-        state = self.state.get(index)
+        state: dict[str, Any] = self.state[index]
         return bool(state) and bool((state["stale"] >= index.shape[1]).all())
 
     def _propose(

@@ -11,6 +11,7 @@ from sctrellis.pl._perturbation import perturbation
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._redundancy import redundancy
 from sctrellis.pl._scores import scores
+from sctrellis.pl._search_trace import search_trace
 from sctrellis.pl._translation import translation
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "precision_recall",
     "redundancy",
     "scores",
+    "search_trace",
     "translation",
 ]

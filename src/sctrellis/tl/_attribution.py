@@ -183,7 +183,7 @@ def attribution(
     """
     values = locals()
     checks.choice("method", method, ATTRIBUTION_METHODS)
-    options = {
+    options: dict[str, Any] = {
         "method": method,
         "n_draws": checks.integer("n_draws", n_draws),
         "n_noisy": checks.integer("n_noisy", n_noisy),

@@ -274,16 +274,20 @@ def _joined(plan: Plan, done: list[_Batch], name: str, *, interrupted: bool) -> 
         left_out[column] = {"f": np.nan, "b": False, "i": 0, "u": 0}.get(kind, "")
     tasks = pd.concat([tasks, left_out[tasks.columns]], ignore_index=True) if plan.skipped else tasks
     tasks.insert(2, "method", name)
-    in_order = [_in_order(plan, pd.concat(parts, ignore_index=True)) for parts in (
-        [batch.sets for batch in done], [tasks], [batch.trace for batch in done], [batch.starts for batch in done]
-    )]  # fmt: skip
-    return Tables(*in_order, mean=over_tasks([batch.change for batch in done]), interrupted=interrupted)
+    return Tables(
+        sets=_in_order(plan, pd.concat([batch.sets for batch in done], ignore_index=True)),
+        tasks=_in_order(plan, tasks),
+        trace=_in_order(plan, pd.concat([batch.trace for batch in done], ignore_index=True)),
+        starts=_in_order(plan, pd.concat([batch.starts for batch in done], ignore_index=True)),
+        mean=over_tasks([batch.change for batch in done]),
+        interrupted=interrupted,
+    )
 
 
 def _in_order(plan: Plan, table: pd.DataFrame) -> pd.DataFrame:
     """Return rows by group and gene in their own order, whatever batch they come from."""
-    group = pd.Index(list(plan.cells)).get_indexer(table["group"])
-    order = np.lexsort((np.arange(len(table)), plan.gene_names.get_indexer(table["target"]), group))
+    group = pd.Index(list(plan.cells)).get_indexer(pd.Index(table["group"]))
+    order = np.lexsort((np.arange(len(table)), plan.gene_names.get_indexer(pd.Index(table["target"])), group))
     return table.iloc[order].reset_index(drop=True)
 
 

@@ -192,7 +192,7 @@ def grids(
     """
     values = locals()
     checks.choice("method", method, ("grids+", "grids"))
-    options = {
+    options: dict[str, Any] = {
         "method": method,
         "n_candidates": checks.integer("n_candidates", n_candidates),
         "n_restarts": checks.integer("n_restarts", n_restarts, minimum=0),

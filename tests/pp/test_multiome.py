@@ -380,6 +380,30 @@ def test_tables_without_what_is_needed(bed):
         tss_of("absent.gtf")
 
 
+def test_damaged_files(tmp_path):
+    path = tmp_path / "genes.gtf.gz"
+    text = gtf([f'gene_id "{name}"; note "{np.random.default_rng(0).bytes(20_000).hex()}";' for name in GENES])
+    whole = gzip.compress(text.encode())
+    for content_, message in (
+        (whole[:2000], "'genes.gtf.gz' is cut short or damaged"),
+        (whole[: len(whole) * 3 // 4], "'genes.gtf.gz' is cut short or damaged"),
+        (b"\x1f\x8bnonsense", "'genes.gtf.gz' is cut short or damaged"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(range(256)), "is an HDF5 file"),
+        (b"", "'genes.gtf.gz' is empty"),
+    ):
+        path.write_bytes(content_)
+        with pytest.raises(ValueError, match=message):
+            tss_of(path)
+
+
+def test_parquet_and_csv(tmp_path):
+    table = pd.DataFrame([line.split("\t") for line in BED.splitlines()], columns=coordinates._BED)
+    table.to_parquet(tmp_path / "genes.parquet")
+    table.to_csv(tmp_path / "genes.csv", index=False)
+    assert tss_of(tmp_path / "genes.parquet") == TSS
+    assert tss_of(tmp_path / "genes.csv") == TSS
+
+
 # Genome builds
 
 

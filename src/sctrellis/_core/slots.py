@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy import sparse, special
 
 from sctrellis._core import checks, genome
 from sctrellis._core.keys import REGULATORS, Keys
@@ -120,12 +120,27 @@ def read_network(adata: Any, key: str, *, argument: str = "network") -> sparse.c
     return network
 
 
+def read_scores(adata: Any, key: str, *, argument: str = "key") -> sparse.csr_matrix:
+    """Return ``.varp[key]`` as numbers that are not negative and rise with the belief in an edge.
+
+    Log odds, where the record of the network says that it holds them, become probabilities, in float64 so that high
+    ones stay apart; of any other score the sign is that of the effect, and its absolute value is returned.
+    """
+    scores = read_network(adata, key, argument=argument)
+    entry = adata.uns.get(key)
+    if isinstance(entry, Mapping) and str(entry.get("score_scale", "")) == "log_odds":
+        return sparse.csr_matrix(
+            (special.expit(scores.data.astype(np.float64)), scores.indices, scores.indptr), shape=scores.shape
+        )
+    return abs(scores)
+
+
 def values_at(network: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Return the stored values at pairs; NaN where a pair is not stored (a stored zero is a value)."""
     n = network.shape[1]
     stored = np.repeat(np.arange(network.shape[0], dtype=np.int64), np.diff(network.indptr)) * n + network.indices
     wanted = row.astype(np.int64) * n + column
-    values = np.full(len(wanted), np.nan, dtype=np.float32)
+    values = np.full(len(wanted), np.nan, dtype=np.result_type(network.dtype, np.float32))
     if len(stored):
         at = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
         found = stored[at] == wanted

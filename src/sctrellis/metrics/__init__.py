@@ -3,24 +3,35 @@
 from sctrellis.metrics._auroc import auroc
 from sctrellis.metrics._average_precision import auprc_ratio, average_precision
 from sctrellis.metrics._bootstrap import Bootstrap, bootstrap
+from sctrellis.metrics._calibration_error import calibration_error
+from sctrellis.metrics._calibration_table import calibration_table
+from sctrellis.metrics._calibrators import Calibrator, fit_calibrator
 from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
 from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
+from sctrellis.metrics._label_bounds import label_bounds
 from sctrellis.metrics._macro import macro, per_group
 from sctrellis.metrics._precision_recall_curve import precision_recall_curve
 from sctrellis.metrics._ranking_table import ranking_table
+from sctrellis.metrics._reliability_curve import reliability_curve
 
 __all__ = [
     "Bootstrap",
+    "Calibrator",
     "auprc_ratio",
     "auroc",
     "average_precision",
     "bootstrap",
+    "calibration_error",
+    "calibration_table",
     "early_precision",
     "early_precision_ratio",
+    "fit_calibrator",
     "hit_rate",
     "hit_rate_ceiling",
+    "label_bounds",
     "macro",
     "per_group",
     "precision_recall_curve",
     "ranking_table",
+    "reliability_curve",
 ]

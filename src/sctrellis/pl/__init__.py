@@ -4,6 +4,7 @@ from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
 from sctrellis.pl._distance_decay import distance_decay
 from sctrellis.pl._expression_shift import expression_shift
+from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._locus import locus
 from sctrellis.pl._network import network
@@ -19,6 +20,7 @@ __all__ = [
     "bias_audit",
     "distance_decay",
     "expression_shift",
+    "calibration",
     "history",
     "locus",
     "network",

@@ -3,6 +3,7 @@
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ def parse_peaks(var: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     chrom, start, end = (_find(var, synonyms) for synonyms in (_CHROM, _START, _END))
     if chrom is not None and start is not None and end is not None:
         return _checked(var.iloc[:, chrom], var.iloc[:, start], var.iloc[:, end], var.index), []
-    found = _parsed(var["interval"]) if "interval" in var else _parsed(var.index)[:0]
-    if found.empty:
+    found = _parsed(var["interval"]) if "interval" in var else None
+    if found is None or found.empty:
         found = _parsed(var.index)
     table = found.reindex(np.arange(len(var)))
     formats = [f"chrom{first}start{second}end" for first, second in found[["first", "second"]].drop_duplicates().values]
@@ -258,15 +259,19 @@ def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file, plain or gzip, whatever its name."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as lines:
-        yield from lines
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as lines:
+            yield from lines
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        msg = f"`genes`: the gzip file '{path.name}' is cut short or damaged ({error}). Copy it again."
+        raise ValueError(msg) from error
 
 
 def _is_gtf(path: Path) -> bool:
     try:
         line = next((line for line in _lines(path) if line.strip() and line[0] != "#"), "")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile):
-        return False  # `read_table` says what is wrong
+    except ValueError:
+        return False  # no text: `read_table` says what is wrong
     fields = line.rstrip("\n").split("\t")
     return len(fields) == 9 and fields[3].isdigit() and fields[4].isdigit() and fields[6] in ("+", "-", ".")
 

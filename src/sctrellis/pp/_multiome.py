@@ -410,12 +410,15 @@ def _rebuilt(
     """Return some cells and variables as an AnnData of its own, with new values and coordinates."""
     from anndata import AnnData
 
-    part = modality[cells][:, variables].copy()
+    def own(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+        return matrix if len(variables) == matrix.shape[1] else matrix[:, variables]
+
+    part = modality[cells, variables].copy()
     layers = {name: part.layers[name] for name in part.layers if name != "counts"}
     if counts is not None:
-        layers["counts"] = counts[:, variables]
+        layers["counts"] = own(counts)
     return AnnData(
-        x[:, variables],
+        own(x),
         obs=part.obs,
         var=part.var.drop(columns=places.columns, errors="ignore").join(places),
         uns=part.uns,

@@ -4,6 +4,7 @@ from sctrellis.tl._attribution import attribution
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
+from sctrellis.tl._calibrate import calibrate
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
@@ -14,12 +15,15 @@ from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._redundancy import redundancy
 from sctrellis.tl._translate import translate
+from sctrellis.tl._regnet import regnet
+from sctrellis.tl._regnet_finetune import regnet_finetune
 
 __all__ = [
     "attribution",
     "baseline",
     "benchmark",
     "bias_audit",
+    "calibrate",
     "deepsem",
     "edge_classifier",
     "evaluate",
@@ -30,4 +34,6 @@ __all__ = [
     "infosem",
     "redundancy",
     "translate",
+    "regnet",
+    "regnet_finetune",
 ]

@@ -129,10 +129,10 @@ def grids_null(
     Examples
     --------
     >>> import sctrellis as tr
-    >>> mdata = tr.datasets.simulate_multiome(600, 240, 8, n_targets=2, n_groups=2, kinds="ANDADD", seed=1)
-    >>> target = mdata.uns["targets"].iloc[0]
-    >>> tr.tl.translate(mdata, groupby="cell_group", targets=target["target"], n_runs=1)
-    >>> tr.tl.grids(mdata, targets=target["target"], groups=target["group"], n_peaks=2, n_boot=0)
+    >>> mdata = tr.datasets.simulate_multiome(600, 240, 8, n_targets=2, n_groups=2, kinds="TRAP3", seed=1)
+    >>> target, group = mdata.uns["targets"].iloc[0][["target", "group"]]
+    >>> tr.tl.translate(mdata, groupby="cell_group", targets=target, n_runs=1, n_null=3, max_epochs=60)
+    >>> tr.tl.grids(mdata, targets=target, groups=group, n_peaks=3, n_boot=0)
     >>> tr.tl.grids_null(mdata, n_null=2)
     >>> table = tr.get.record(mdata, "grids_permuted_pairing")["tasks"]
     >>> bool(table["effect"].item() > table["null_max"].item())

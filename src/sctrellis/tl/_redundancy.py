@@ -122,14 +122,13 @@ def redundancy(
     Examples
     --------
     >>> import sctrellis as tr
-    >>> mdata = tr.datasets.simulate_multiome(600, 240, 8, n_targets=2, n_groups=2, kinds="ANDADD", seed=1)
-    >>> target = mdata.uns["targets"].iloc[0]
-    >>> tr.tl.translate(mdata, groupby="cell_group", targets=target["target"], n_runs=1)
-    >>> tr.tl.grids(mdata, targets=target["target"], groups=target["group"], n_peaks=3, n_boot=0)
+    >>> mdata = tr.datasets.simulate_multiome(600, 240, 8, n_targets=2, n_groups=2, kinds="TRAP3", seed=1)
+    >>> target, group = mdata.uns["targets"].iloc[0][["target", "group"]]
+    >>> tr.tl.translate(mdata, groupby="cell_group", targets=target, n_runs=1, n_null=3, max_epochs=60)
+    >>> tr.tl.grids(mdata, targets=target, groups=group, n_peaks=3, n_boot=0)
     >>> tr.tl.redundancy(mdata)
-    >>> pairs = tr.get.record(mdata, "grids_redundancy")["pairs"]
-    >>> sorted(pairs["call"])
-    ['cooperative', 'none', 'none']
+    >>> tr.get.record(mdata, "grids_redundancy")["pairs"]["call_within"].tolist()
+    ['redundant', 'redundant', 'redundant']
     """
     values = locals()
     from sctrellis.explain import SetChange, epistasis

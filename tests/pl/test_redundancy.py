@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from element_sets import add_surrogate, with_sets
+from element_sets import with_sets
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
+from planted import plant
 
 import sctrellis as tr
 
@@ -10,7 +11,7 @@ import sctrellis as tr
 @pytest.fixture(scope="module")
 def mdata():
     mdata = with_sets(400, kinds="ANDOR", n_targets=2)
-    add_surrogate(mdata)
+    plant(mdata)
     tr.tl.redundancy(mdata, n_boot=200)
     return mdata
 

@@ -1,9 +1,12 @@
+from functools import partial
+
 import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
 from element_sets import add_sets, with_sets
 from helpers import content, digest
+from planted import plant
 
 import sctrellis as tr
 
@@ -12,7 +15,7 @@ WINDOWS = [100_000, 500_000]
 
 @pytest.fixture(scope="module")
 def simulated():
-    return with_sets()
+    return with_sets(400)
 
 
 @pytest.fixture
@@ -50,6 +53,25 @@ def test_planted_elements_hit_the_reference_and_random_peaks_do_not(mdata):
     )
     table = tr.tl.hit_ratio(random, reference=reference(mdata), windows=WINDOWS, background="all")
     assert rows(table, "reference").loc[0, "p_expected"] > 0.05
+
+
+def test_a_search_finds_planted_elements_and_random_peaks_do_as_chance_says(mdata):
+    plant(mdata)
+    found = {}
+    for key, search in (("grids", tr.tl.grids), ("random", partial(tr.tl.attribution, method="random"))):
+        parts = []
+        for group, own in mdata.uns["targets"].groupby("group"):
+            options = {"targets": list(own["target"]), "groups": [group], "n_peaks": 2, "n_boot": 0}
+            search(mdata, key_added="part", **options)
+            parts.append(mdata.uns.pop("part"))
+        joined = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in ("sets", "tasks")}
+        mdata.uns[key] = parts[0] | joined
+        found[key] = rows(tr.tl.hit_ratio(mdata, key, reference=reference(mdata)), "reference").loc[0]
+    assert found["grids"]["hit_ratio"] == 1
+    assert found["grids"]["share_in_window"] == 1
+    assert found["grids"]["share_p_expected"] < 1e-4
+    assert found["random"]["share_p_expected"] > 0.01
+    assert found["grids"]["expected"] == pytest.approx(found["random"]["expected"], abs=0.05)
 
 
 def test_no_ratio_without_its_chance(mdata):

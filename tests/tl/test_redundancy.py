@@ -2,8 +2,9 @@ import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
-from element_sets import add_sets, add_surrogate, with_sets
+from element_sets import add_sets, with_sets
 from helpers import content, digest
+from planted import plant
 from scipy import sparse
 
 import sctrellis as tr
@@ -14,7 +15,7 @@ from sctrellis import datasets
 def simulated():
     """Sets and surrogate are the truth, so that what is found must be too."""
     mdata = with_sets(600, n_targets=4)
-    add_surrogate(mdata)
+    plant(mdata)
     return mdata
 
 

@@ -2,9 +2,9 @@
 
 from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
+from sctrellis.pl._calibration import calibration
 from sctrellis.pl._distance_decay import distance_decay
 from sctrellis.pl._expression_shift import expression_shift
-from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._locus import locus
 from sctrellis.pl._network import network
@@ -18,9 +18,9 @@ from sctrellis.pl._translation import translation
 __all__ = [
     "benchmark",
     "bias_audit",
+    "calibration",
     "distance_decay",
     "expression_shift",
-    "calibration",
     "history",
     "locus",
     "network",

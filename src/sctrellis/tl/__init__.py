@@ -14,9 +14,9 @@ from sctrellis.tl._grids_null import grids_null
 from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._redundancy import redundancy
-from sctrellis.tl._translate import translate
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
+from sctrellis.tl._translate import translate
 
 __all__ = [
     "attribution",
@@ -33,7 +33,7 @@ __all__ = [
     "hit_ratio",
     "infosem",
     "redundancy",
-    "translate",
     "regnet",
     "regnet_finetune",
+    "translate",
 ]

@@ -29,7 +29,8 @@ def fit_cis(seed=0, **options):
     x, y, groups, links, split = data()
     config = models.CisConfig(max_epochs=3, n_hidden=4, batch_size=32)
     log_size = np.linspace(-1, 1, N_CELLS).astype(np.float32)
-    return models.fit_cis_translator(x, y, links, groups, log_size, split, config=config, seed=seed, **options)
+    cells = {"groups": groups, "log_size": log_size, "split": split}
+    return models.fit_cis_translator(x, y, links, **cells, config=config, seed=seed, device="cpu", **options)
 
 
 def fit_crossmodal(seed=0, pairing="paired"):
@@ -39,7 +40,8 @@ def fit_crossmodal(seed=0, pairing="paired"):
         pairing=pairing,
     )  # fmt: skip
     block = np.arange(N_PEAKS) % 3  # chromosomes mixed in the order of peaks
-    return models.fit_crossmodal(x, y.log1p(), block, groups, split, config=config, seed=seed)
+    cells = {"groups": groups, "split": split}
+    return models.fit_crossmodal(x, y.log1p(), block, **cells, config=config, seed=seed, device="cpu")
 
 
 def loaded(fit):

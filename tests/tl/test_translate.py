@@ -257,9 +257,9 @@ def test_counts_of_fragments_are_read_as_open(mdata):
 
 
 def test_crossmodal_learns_means_of_groups(world):
-    found = tr.tl.translate(world, "crossmodal", groupby="cell_group", max_epochs=12, copy=True)
+    found = tr.tl.translate(world, "crossmodal", groupby="cell_group", max_epochs=8, copy=True)
     record = tr.get.record(found, "translate")
-    assert (record["groups"]["r_of_means"] > 0.8).all()
+    assert (record["groups"]["r_of_means"] > 0.7).all()
     assert set(record["history"]["phase"]) == {0, 1, 2}
     for stage in range(3):
         losses = record["history"].loc[record["history"]["phase"] == stage, "validation"]

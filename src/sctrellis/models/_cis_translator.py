@@ -11,6 +11,7 @@ from scipy import sparse, special
 from torch import nn
 
 from sctrellis._core import draws
+from sctrellis.models._device import resolve_device
 from sctrellis.models._ensemble import EpochCallback
 from sctrellis.models._train import ParamGroup, Phase, TrainConfig, train
 from sctrellis.models._translator import CellBatches, Effects, Translator, TranslatorFit, bag_sums
@@ -289,17 +290,17 @@ def fit_cis_translator(
     x: sparse.csr_matrix,
     y: sparse.csr_matrix,
     links: sparse.csr_matrix,
+    *,
     groups: np.ndarray,
     log_size: np.ndarray,
     split: Mapping[str, np.ndarray],
-    *,
     config: CisConfig = CisConfig(),
     gene_keys: np.ndarray | None = None,
     peak_keys: np.ndarray | None = None,
     n_runs: int = 3,
     null_rows: np.ndarray | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     on_epoch_end: EpochCallback | None = None,
 ) -> TranslatorFit:
     r"""Fit the cis surrogate to all genes that have a link.
@@ -331,7 +332,7 @@ def fit_cis_translator(
     seed
         Seed of the initial state and of the order of cells.
     device
-        Where to compute.
+        Torch device.
     on_epoch_end
         Called after each epoch of each block of genes with its number and mean losses.
 
@@ -355,13 +356,14 @@ def fit_cis_translator(
     >>> x = sparse.csr_matrix(rng.integers(0, 2, (200, 4)).astype(np.float32))
     >>> y = sparse.csr_matrix(rng.poisson(np.exp(1.5 * x.toarray()[:, :1])).astype(np.float32))
     >>> split = {"train": np.arange(120), "validation": np.arange(120, 160), "test": np.arange(160, 200)}
-    >>> one = np.zeros(200)
     >>> links = sparse.csr_matrix(np.ones((1, 4)))
-    >>> fit = tr.models.fit_cis_translator(x, y, links, one.astype(int), one, split, n_runs=1)
+    >>> cells = {"groups": np.zeros(200, int), "log_size": np.zeros(200), "split": split}
+    >>> config = tr.models.CisConfig(n_steps=100)
+    >>> fit = tr.models.fit_cis_translator(x, y, links, **cells, config=config, n_runs=1)
     >>> np.linalg.norm(fit.weights["effect"], axis=1).argmax()
     np.int64(0)
     """
-    device = torch.device(device)
+    device = resolve_device(device)
     n_cells, n_peaks = x.shape
     links = sparse.csr_matrix(links)
     links.sort_indices()

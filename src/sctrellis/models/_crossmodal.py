@@ -141,13 +141,13 @@ class Discriminator(nn.Module):
 
     def __init__(self, n_latent: int, n_groups: int, noise: torch.Generator) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([linear(n_latent, 20, noise), linear(20, 10, noise), linear(10, n_groups, noise)])
+        self.linear = nn.ModuleList([linear(n_latent, 20, noise), linear(20, 10, noise), linear(10, n_groups, noise)])
         self.slope = nn.ModuleList([nn.PReLU(), nn.PReLU()])
 
     def forward(self, code: torch.Tensor, group: torch.Tensor, noise: torch.Generator | None) -> torch.Tensor:
         """Return the logit of each cell's group, shape (n,)."""
-        hidden = dropout(self.slope[0](self.layers[0](code)), 0.1, noise)
-        logits = self.layers[2](self.slope[1](self.layers[1](hidden)))
+        hidden = dropout(self.slope[0](self.linear[0](code)), 0.1, noise)
+        logits = self.linear[2](self.slope[1](self.linear[1](hidden)))
         return logits.gather(1, group[:, None])[:, 0]
 
 

@@ -11,6 +11,7 @@ from scipy import sparse, stats
 from torch import nn
 
 from sctrellis.models._crossmodal import SIZES, CrossmodalNetwork, Discriminator
+from sctrellis.models._device import resolve_device
 from sctrellis.models._ensemble import EpochCallback
 from sctrellis.models._seed import generator
 from sctrellis.models._train import ParamGroup, Phase, TrainConfig, TrainResult, train
@@ -249,13 +250,13 @@ def fit_crossmodal(
     x: sparse.csr_matrix,
     y: sparse.csr_matrix,
     block: np.ndarray,
+    *,
     groups: np.ndarray,
     split: Mapping[str, np.ndarray],
-    *,
     genes: np.ndarray | None = None,
     config: CrossmodalConfig = CrossmodalConfig(),
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     on_epoch_end: EpochCallback | None = None,
 ) -> TranslatorFit:
     """Fit the crossmodal surrogate.
@@ -279,7 +280,7 @@ def fit_crossmodal(
     seed
         Seed of the initial state, the order of cells and what is drawn.
     device
-        Where to compute.
+        Torch device.
     on_epoch_end
         Called after each epoch of each stage with its number and mean losses.
 
@@ -299,12 +300,13 @@ def fit_crossmodal(
     >>> mdata = tr.datasets.simulate_multiome(100)
     >>> x, y = mdata["atac"].X, mdata["rna"].X
     >>> split = {"train": np.arange(70), "validation": np.arange(70, 85), "test": np.arange(85, 100)}
+    >>> cells = {"groups": np.zeros(100, int), "split": split}
     >>> config = tr.models.CrossmodalConfig(max_epochs=2)
-    >>> fit = tr.models.fit_crossmodal(x, y, np.arange(1200) // 600, np.zeros(100, int), split, config=config)
+    >>> fit = tr.models.fit_crossmodal(x, y, np.arange(1200) // 600, **cells, config=config)
     >>> fit.latent["atac"].shape
     (100, 20)
     """
-    device = torch.device(device)
+    device = resolve_device(device)
     genes = np.arange(y.shape[1]) if genes is None else np.asarray(genes)
     cells = _Cells(x, sparse.csr_matrix(y, dtype=np.float32)[:, genes], groups)
     noise = generator("cpu", seed, 0)  # the same start on every device

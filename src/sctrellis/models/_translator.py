@@ -139,20 +139,18 @@ class Translator(nn.Module, ABC):
         return rows
 
 
-def load_translator(record: Mapping[str, Any], *, device: torch.device | str = "cpu") -> Translator:
+def load_translator(record: Mapping[str, Any]) -> Translator:
     """Rebuild a fitted surrogate from its record.
 
     Parameters
     ----------
     record
         What :func:`sctrellis.tl.translate` wrote to ``mdata.uns[key]``: its ``surrogate`` and ``weights`` are used.
-    device
-        Where the surrogate goes.
 
     Returns
     -------
     Translator
-        The surrogate, in evaluation mode and without gradients of its weights.
+        The surrogate, on the CPU, in evaluation mode and without gradients of its weights.
 
     Raises
     ------
@@ -178,7 +176,7 @@ def load_translator(record: Mapping[str, Any], *, device: torch.device | str = "
         msg = f"The record of {record.get('method')!r} holds no fitted surrogate. Run `sctrellis.tl.translate` first."
         raise ValueError(msg)
     translator = kinds[str(facts["kind"])](weights, facts)
-    return translator.requires_grad_(requires_grad=False).eval().to(device)
+    return translator.requires_grad_(requires_grad=False).eval()
 
 
 @dataclass(frozen=True, kw_only=True)

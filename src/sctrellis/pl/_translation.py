@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from sctrellis import get
-from sctrellis._core import slots
+from sctrellis._core import checks, slots
 from sctrellis.pl import _style
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def translation(
     >>> sorted(tr.pl.translation(mdata))
     ['genes', 'means']
     """
+    checks.has_slot("key", key, mdata.uns.keys(), "mdata.uns", "Run `sctrellis.tl.translate` first.")
     record = get.record(mdata, key)
     if record.get("method") != "translate":
         msg = (

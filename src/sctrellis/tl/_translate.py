@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 Kind = Literal["cis", "crossmodal"]
 MIN_TRAINING = 10
 """Training cells that a group must have."""
-_NULL_VALUES = 100
-"""Values that the null of all genes together has at least, so that its 95 % quantile is one."""
+_NULL_VALUES = 1_000
+_NULL_PERMUTATIONS = 200
+"""Values of the null of all genes together, so that its 95 % quantile is one; and permutations at most."""
 
 
 def translate(
@@ -33,7 +34,7 @@ def translate(
     layer: str | None = None,
     split: str = CELL_SPLIT,
     n_runs: int = 3,
-    n_null: int | None = None,
+    n_null: int = 3,
     n_hidden: int = 16,
     group_lasso: float = 2e-3,
     theta: float | None = 8.0,
@@ -75,15 +76,15 @@ def translate(
     counts
         Layer of ``mdata[rna]`` with counts, which ``"cis"`` fits; None fits log-normalised values instead.
     layer
-        Layer of ``mdata[rna]`` with log-normalised expression; None is its X. ``"crossmodal"`` reads it, and ``"cis"``
-        where there are no counts.
+        Layer with the expression; None is the X of ``mdata[rna]``. Log-normalised: ``"crossmodal"`` reads it, and
+        ``"cis"`` where there are no counts.
     split
         Column of ``mdata.obs`` that says what each cell is for: train, validation or test.
     n_runs
         Members of an ensemble, which differ by their initial state. ``"cis"`` only.
     n_null
-        Permutations of the null; None is as many as give 100 values over all genes, and at least 3. ``"cis"`` is fitted
-        again to each; ``"crossmodal"`` is only compared with the permuted test cells.
+        Times that ``"cis"`` is fitted again to permuted pairs, to tell chance from learning; 0 does without.
+        ``"crossmodal"`` is not fitted again: it is compared with permuted test cells.
     n_hidden
         Hidden units of each gene and run. ``"cis"`` only.
     group_lasso
@@ -168,10 +169,11 @@ def translate(
     fitted alike, up to rounding, in any selection and order of genes and peaks.
 
     The null keeps the accessibility and permutes the expression among cells of the same group and part of the split, so
-    that means of groups stay and nothing else can be learnt. ``null_q95`` is the 95 % quantile of ``r_within`` over
-    permutations and genes together, ``null_p`` the share of these values that reach the gene's own, one more counted,
-    and a gene is ``learned`` if its ``r_within`` is above that quantile: of genes about which nothing can be learnt,
-    5 % are. Do not interpret the others.
+    that means of groups stay and nothing else can be learnt. What a refit predicts is compared with its own permuted
+    test cells and, where genes are few, with further permutations of them, until there are 1,000 values.
+    ``null_q95`` is the 95 % quantile of ``r_within`` over these values of all genes together, ``null_p`` the share of
+    them that reach the gene's own, one more counted, and a gene is ``learned`` if its ``r_within`` is above that
+    quantile: of genes about which nothing can be learnt, 5 % are. Do not interpret the others.
 
     A step of ``"cis"`` costs one sparse sum over the open linked peaks of its cells. Nothing of shape cells x peaks is
     dense. Equal arguments give equal results on the CPU of one machine, close ones on a GPU.
@@ -200,8 +202,7 @@ def translate(
     checks.choice("pairing", pairing, ("paired", "unpaired"))
     checks.integer("n_runs", n_runs)
     options = _options(max_epochs, batch_size, lr)
-    if n_null is not None:
-        checks.integer("n_null", n_null, minimum=0)
+    checks.integer("n_null", n_null, minimum=0)
     for name, chosen in (("layer_added", layer_added), ("links", links)):
         if chosen is not None:
             checks.slot_name(name, chosen)
@@ -222,11 +223,11 @@ def translate(
         }
         near = _linked(slots.read_cis(mdata, links, rna=rna, atac=atac), wanted, genes, named=targets is not None)
         n_fitted = int((np.diff(near.indptr) > 0).sum())
-        partners = _translate_report.permuted_partners(paired, _n_null(n_null, n_fitted), seed)
+        partners = _translate_report.permuted_partners(paired, _n_permutations(n_null, n_fitted), seed)
         names = draws.hashes(genes.var_names), draws.hashes(peaks.var_names)
-        fitted = _fit_cis(paired, near, partners, names, settings, n_runs, seed, at, progress=progress)
+        fitted = _fit_cis(paired, near, partners[:n_null], names, settings, n_runs, seed, at, progress=progress)
     else:
-        partners = _translate_report.permuted_partners(paired, _n_null(n_null, len(wanted)), seed)
+        partners = _translate_report.permuted_partners(paired, _n_permutations(n_null, len(wanted)), seed)
         chrom = _chromosomes(peaks, atac)
         fitted = _fit_crossmodal(paired, chrom, wanted, pairing, options, seed, at, progress=progress)
     added = _added(fitted, paired, keys, layer_added, genes.shape, rna, atac)
@@ -294,8 +295,9 @@ def _enough(paired: Paired, groupby: str | None) -> None:
         raise ValueError(msg)
 
 
-def _n_null(n_null: int | None, n_genes: int) -> int:
-    return max(3, -(-_NULL_VALUES // n_genes)) if n_null is None else n_null
+def _n_permutations(n_null: int, n_genes: int) -> int:
+    """Return how often test cells are permuted: each refit's own pairs, and more where there are few genes."""
+    return max(n_null, min(-(-_NULL_VALUES // n_genes), _NULL_PERMUTATIONS)) if n_null else 0
 
 
 def _linked(distances: sparse.csr_matrix, wanted: np.ndarray, genes: Any, *, named: bool) -> sparse.csr_matrix:
@@ -349,9 +351,9 @@ def _fit_cis(
             paired.accessibility,
             paired.expression,
             near,
-            paired.groups,
-            paired.log_size,
-            paired.split,
+            groups=paired.groups,
+            log_size=paired.log_size,
+            split=paired.split,
             config=config,
             gene_keys=names[0],
             peak_keys=names[1],
@@ -387,8 +389,8 @@ def _fit_crossmodal(
             paired.accessibility,
             paired.expression,
             pd.factorize(chrom)[0],
-            paired.groups,
-            paired.split,
+            groups=paired.groups,
+            split=paired.split,
             genes=wanted,
             config=config,
             seed=seed,

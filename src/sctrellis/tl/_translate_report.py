@@ -57,10 +57,9 @@ def report(
     theta
         Inverse dispersion of the counts.
     null : (n_null, n_test, n_genes)
-        Predictions of each refit to permuted pairs; one set of predictions, shape (1, n_test, n_genes), where the pairs
-        are permuted without a refit.
-    null_rows : (n_null, n_test)
-        Cells whose expression each of them is compared with.
+        Predictions of each refit to permuted pairs, or those of the surrogate itself.
+    null_rows : (n_permutations, n_test)
+        Cells whose expression they are compared with, in turn; the first ones belong to the refits.
     """
     test, train = paired.split["test"], paired.split["train"]
     groups, n_groups = paired.groups[test], len(paired.group_names)
@@ -75,7 +74,7 @@ def report(
     r_group = quality.correlation_by_group(observed, predicted, groups, n_groups)
     null_r, null_r_group = np.full((len(null_rows), len(names)), np.nan), []
     for i, rows in enumerate(null_rows):
-        shuffled, guess = observed_in(rows), null[min(i, len(null) - 1)]
+        shuffled, guess = observed_in(rows), null[i % len(null)]
         null_r[i] = quality.correlation(shuffled, guess, groups)
         null_r_group.append(quality.correlation_by_group(shuffled, guess, groups, n_groups))
     bar = _upper(null_r)

@@ -59,6 +59,8 @@ def test_tasks_with_few_and_with_many_sets_side_by_side():
     limit = 600  # C(12, 4) = 495
     found = subset_search(goal, size, max_exhaustive=limit)
     assert found.exhaustive.tolist() == [False, True]
+    assert found.frequency.isnan().all(dim=1).tolist() == [False, True]
+    assert torch.stack(found.trace).isnan().all(dim=0).tolist() == [False, True]
     assert (shares(found, tasks, size) > 1 - 1e-9).all()
 
 
@@ -83,15 +85,15 @@ def test_losses_fall_and_sets_are_sets(method):
 @pytest.mark.parametrize("method", ["grids", "grids+"])
 def test_together_equals_one_by_one_and_the_seed_decides(method):
     options = {"method": method, "max_exhaustive": 0, "n_candidates": 3}
-    goal, _, size = oracle("E", range(3))
-    together = subset_search(goal, size, seed=[5, 6, 7], **options)
-    for task in range(3):
+    goal, _, size = oracle("E", range(2))
+    together = subset_search(goal, size, seed=[5, 6], **options)
+    for task in range(2):
         own, _, _ = oracle("E", [task])
         alone = subset_search(own, size, seed=5 + task, **options)
         assert set(alone.index[0].tolist()) == set(together.index[task].tolist())
         assert float(alone.loss[0]) == pytest.approx(float(together.loss[task]), abs=1e-12)
         assert alone.start[0] == together.start[task]
-    again = subset_search(goal, size, seed=[5, 6, 7], **options)
+    again = subset_search(goal, size, seed=[5, 6], **options)
     assert torch.equal(again.index, together.index)
     if method == "grids":
         others = [subset_search(goal, size, seed=s, **options).index.tolist() for s in range(4)]

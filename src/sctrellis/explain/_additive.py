@@ -37,6 +37,8 @@ class AdditiveObjective:
         1 to bring the output down, -1 to bring it up.
     inputs
         Inputs of the candidates in the cells.
+    share : (T, C)
+        Weight of each cell in the mean, which adds up to 1; None weighs all alike.
 
     Notes
     -----
@@ -54,6 +56,7 @@ class AdditiveObjective:
     head: Callable[[torch.Tensor], torch.Tensor]
     sign: float
     inputs: "Inputs"
+    share: torch.Tensor | None = None
 
     @classmethod
     def build(
@@ -133,13 +136,16 @@ class AdditiveObjective:
             head=self.head,
             sign=self.sign,
             inputs=self.inputs.select(columns, block, self.pre.shape[2]),
+            share=self.share,
         )
 
     # exact evaluation
 
     def loss(self, pre: torch.Tensor) -> torch.Tensor:
         """Return the loss of pre-activations (T, K, C, B, W): shape (T, K)."""
-        return self.sign * self.head(pre).mean(dim=-1)
+        outputs = self.head(pre)
+        mean = outputs.mean(dim=-1) if self.share is None else (outputs * self.share[:, None]).sum(dim=-1)
+        return self.sign * mean
 
     def outputs(self, index: torch.Tensor) -> torch.Tensor:
         """Return the output in every cell after the sets ``index`` (T, K, L) are perturbed: (T, K, C)."""

@@ -176,6 +176,16 @@ def concrete_mask(
     return logits
 
 
+def some_cells(objective: AdditiveObjective, n_cells: int, step: int, *, seed: Seed) -> torch.Tensor:
+    """Return weights (T, C) that share out the mean among ``n_cells`` cells drawn for a step."""
+    seeds = [seed] if isinstance(seed, int) else seed
+    total = objective.inputs.n_cells
+    weights = torch.zeros(len(seeds), total, dtype=objective.pre.dtype)
+    for row, one in zip(weights, seeds, strict=True):
+        row[torch.randperm(total, generator=generator("cpu", one, step))[:n_cells]] = 1 / n_cells
+    return weights.to(objective.device).expand(objective.n_tasks, -1)
+
+
 def _uniform(objective: AdditiveObjective, seed: Seed, *entropy: int) -> torch.Tensor:
     """Return one number in [0, 1) per candidate, (T, M); the first ones do not depend on how many there are."""
     n_tasks, n_candidates = objective.legal.shape

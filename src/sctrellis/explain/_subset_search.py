@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,6 +16,8 @@ from sctrellis.explain._subset_swap import SubsetSwap
 SearchMethod = Literal["grids", "grids+"]
 _SHORTLIST = 512
 """Candidates that the portfolio looks at closely; above, a first pass chooses them."""
+_BATCH = 64
+"""Cells of a step of the published search."""
 _SAME = 1e-7
 """Losses that differ by less are equal."""
 
@@ -35,7 +37,7 @@ class SubsetSearch:
     start
         Name of the start that led to it, for each task.
     starts
-        Loss (T, 2) that each start began and ended with.
+        Loss (T, 2) that each start began and ended with; NaN, as the next two, where all sets were compared.
     frequency : (T, M)
         Share of the starts whose final set holds a candidate.
     trace
@@ -92,8 +94,8 @@ def subset_search(
         Size L of the sets.
     method
         ``"grids"``, the published search: one random start, slot after slot, the exactly best of the candidates that
-        first order ranks highest. ``"grids+"``: all sets where they are few; else several starts, each polished by
-        swaps that have to lower the loss.
+        first order ranks highest, both on 64 cells drawn for the step. ``"grids+"``: all sets where they are few; else
+        several starts, each polished by swaps that have to lower the loss.
     n_candidates
         Candidates of a step by first order.
     n_restarts
@@ -135,7 +137,7 @@ def subset_search(
     polish = partial(_polish, n_candidates=n_candidates, max_steps=max_sweeps * n_peaks)
     try:
         if method == "grids":
-            polish(objective, first, ["random"], result, published=True)
+            _published(objective, first, result, n_candidates, max_sweeps * n_peaks, seed)
         else:
             result.exhaustive = _compare_all(objective, n_peaks, result, max_exhaustive)
             if not bool(result.exhaustive.all()):
@@ -143,6 +145,11 @@ def subset_search(
         result.swap_optimal = _certify(objective, result, max_certified, improve=method != "grids")
     except KeyboardInterrupt:
         result.interrupted = True
+    # Beside tasks with more sets, those whose sets were all compared are searched too; that must not show.
+    searched = ~result.exhaustive
+    result.frequency = result.frequency.where(searched[:, None], torch.nan)
+    result.trace = [loss.where(searched, torch.nan) for loss in result.trace]
+    result.starts = {name: ends.where(searched[:, None], torch.nan) for name, ends in result.starts.items()}
     return result
 
 
@@ -207,29 +214,13 @@ def _polish(
     n_candidates: int,
     max_steps: int,
     columns: torch.Tensor | None = None,
-    published: bool = False,
 ) -> None:
     """Swap members of the sets ``index`` (T, R, L) until none changes; the result follows every step."""
     n_tasks, n_sets, _ = index.shape
     sets = index.flatten(0, 1).clone()
-
-    def closure() -> tuple[torch.Tensor, torch.Tensor]:
-        loss, d = objective.first_order(objective.perturbed(sets.view(index.shape)))
-        return loss.flatten(), d.flatten(0, 1)
-
-    def evaluate(now: torch.Tensor, slot: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-        tried = candidates.view(n_tasks, n_sets, -1)
-        return objective.swap(now.view(index.shape), slot.view(n_tasks, n_sets), tried).flatten(0, 1)
-
-    optimiser = SubsetSwap(
-        [sets],
-        evaluate=evaluate,
-        legal=objective.legal[:, None].expand(-1, n_sets, -1).flatten(0, 1),
-        n_candidates=n_candidates,
-        n_random=0 if published or n_candidates >= objective.n_candidates else n_candidates // 4,
-        order="cyclic" if published else "worst_first",
-        accept=not published,
-        tol=_SAME,
+    n_random = 0 if n_candidates >= objective.n_candidates else n_candidates // 4
+    optimiser, closure = _swaps(
+        lambda: objective, sets, n_sets, n_candidates=n_candidates, n_random=n_random, tol=_SAME
     )
     begun = objective.evaluate(index)
     for _ in range(max_steps):
@@ -243,6 +234,54 @@ def _polish(
     final = _global(optimiser.state[sets]["best_index"].view(index.shape), columns).flatten(1)
     held = torch.zeros_like(result.frequency).scatter_add_(1, final, torch.ones_like(final, dtype=begun.dtype))
     result.frequency = held / n_sets
+
+
+def _published(
+    objective: AdditiveObjective,
+    index: torch.Tensor,
+    result: SubsetSearch,
+    n_candidates: int,
+    max_steps: int,
+    seed: starts.Seed,
+) -> None:
+    """Take the published steps, each on cells of its own; the result keeps the best set by all cells."""
+    sets = index[:, 0].clone()
+    drawn = [objective]
+    optimiser, closure = _swaps(
+        lambda: drawn[0], sets, 1, n_candidates=n_candidates, n_random=0, order="cyclic", accept=False
+    )
+    begun = objective.evaluate(index)
+    same_cells = objective.inputs.n_cells <= _BATCH
+    for step in range(max_steps):
+        if not same_cells:
+            drawn[0] = replace(objective, share=starts.some_cells(objective, _BATCH, step, seed=seed))
+        optimiser.step(closure)
+        result.offer(sets[:, None], objective.evaluate(sets[:, None]), ["random"])
+        result.trace.append(result.loss)
+        if same_cells and optimiser.finished:
+            break
+    result.starts["random"] = torch.stack([begun[:, 0], result.loss], dim=1)
+    result.frequency = torch.zeros_like(result.frequency).scatter_(1, result.index, 1.0)
+
+
+def _swaps(
+    objective: Callable[[], AdditiveObjective], sets: torch.Tensor, n_sets: int, **options: Any
+) -> tuple[SubsetSwap, Callable[[], tuple[torch.Tensor, torch.Tensor]]]:
+    """Return the optimiser of ``sets`` (T * R, L), and its closure; both ask for the objective at every step."""
+
+    def by_task(values: torch.Tensor) -> torch.Tensor:
+        return values.view(-1, n_sets, *values.shape[1:])
+
+    def closure() -> tuple[torch.Tensor, torch.Tensor]:
+        now = objective()
+        loss, d = now.first_order(now.perturbed(by_task(sets)))
+        return loss.flatten(), d.flatten(0, 1)
+
+    def evaluate(index: torch.Tensor, slot: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        return objective().swap(by_task(index), by_task(slot), by_task(candidates)).flatten(0, 1)
+
+    legal = objective().legal[:, None].expand(-1, n_sets, -1).flatten(0, 1)
+    return SubsetSwap([sets], evaluate=evaluate, legal=legal, **options), closure
 
 
 def _compare_all(objective: AdditiveObjective, n_peaks: int, result: SubsetSearch, limit: int) -> torch.Tensor:

@@ -93,10 +93,10 @@ class SubsetSwap(torch.optim.Optimizer):
         best = tried.argmin(dim=1, keepdim=True)
         new, chosen = tried.gather(1, best).squeeze(1), candidates.gather(1, best)
         old = index.gather(1, slot[:, None])
-        # A set that is done stays, so that what is searched beside it does not matter.
-        taken = (chosen != old).squeeze(1) & (state["stale"] < index.shape[1])
+        taken = (chosen != old).squeeze(1)
         if group["accept"]:
-            taken &= new < loss - group["tol"]
+            # A set that is done stays, so that what is searched beside it does not matter.
+            taken &= (new < loss - group["tol"]) & (state["stale"] < index.shape[1])
         index.scatter_(1, slot[:, None], torch.where(taken[:, None], chosen, old))
         now = torch.where(taken, new, loss)
         better = now < state["best_loss"]

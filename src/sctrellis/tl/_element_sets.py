@@ -13,14 +13,12 @@ from sctrellis.metrics._deltas import MEASURES, Deltas, deltas, over_tasks
 from sctrellis.tl._element_plan import Plan
 
 if TYPE_CHECKING:
-    import torch
-
     from sctrellis.explain import AdditiveObjective
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a method found for a batch of tasks, on the cells it was given.
+    """What a method found for a batch of tasks, on the cells it was given, as tensors.
 
     Parameters
     ----------
@@ -40,13 +38,13 @@ class Found:
         Whether the search was stopped.
     """
 
-    index: "torch.Tensor"
-    score: "torch.Tensor"
-    loss: "torch.Tensor"
-    before: "torch.Tensor"
+    index: Any
+    score: Any
+    loss: Any
+    before: Any
     facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    trace: "list[torch.Tensor]" = field(default_factory=list)
-    starts: "Mapping[str, torch.Tensor]" = field(default_factory=dict)
+    trace: list[Any] = field(default_factory=list)
+    starts: Mapping[str, Any] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -213,7 +211,7 @@ def _batch(plan: Plan, group: str, genes: np.ndarray, find: Finder) -> _Batch:
     return _Batch(sets, tasks, trace, _starts(group, names, ends), change, found.interrupted)
 
 
-def _outputs(objective: "AdditiveObjective", index: "torch.Tensor") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _outputs(objective: "AdditiveObjective", index: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return outputs before (T, C) and after the sets (T, R, C), and means along the first set (T, L + 1)."""
     pre = objective.pre[:, None]
     before = objective.head(pre)

@@ -154,8 +154,8 @@ def grids(
     by :math:`d_j - d_i`.
 
     ``"grids"``: one random set; slot after slot, of the `n_candidates` peaks with the smallest :math:`d_j - d_i` the
-    exactly best is taken. A peak that is in the set is never proposed, where the published code can shrink sets, and
-    the best set is reported, not the last. Cells are fixed where the published code draws 64 each step.
+    exactly best on 64 cells, drawn anew each step, is taken. A peak that is in the set is never proposed, where the
+    published code can shrink sets, and the best set by all cells is reported, not the last.
 
     ``"grids+"``: where elements are redundant the effect of each alone vanishes, so that first order and greedy search
     do not see them. It starts from backward elimination (exact worths of the 64 members that first order holds for the
@@ -237,17 +237,13 @@ def grids(
 
 def search(objective: "AdditiveObjective", n_peaks: int, seeds: list[int], **options: Any) -> Found:
     """Search the sets of a batch of tasks."""
-    import torch
-
     from sctrellis.explain import subset_search
     from sctrellis.explain._starts import rank_members
 
     found = subset_search(objective, n_peaks, seed=seeds, **options)
-    searched = ~found.exhaustive
     return Found(
         index=rank_members(objective, found.index)[:, None],
-        # Beside tasks with more sets these tasks are searched too, which must not show.
-        score=found.frequency.masked_fill(found.exhaustive[:, None], torch.nan),
+        score=found.frequency,
         loss=found.loss[:, None],
         before=found.before,
         facts={
@@ -255,7 +251,7 @@ def search(objective: "AdditiveObjective", n_peaks: int, seeds: list[int], **opt
             "swap_optimal": found.swap_optimal.tolist(),
             "exhaustive": found.exhaustive.tolist(),
         },
-        trace=[loss.where(searched, torch.nan) for loss in found.trace],
-        starts={name: loss.where(searched[:, None], torch.nan) for name, loss in found.starts.items()},
+        trace=found.trace,
+        starts=found.starts,
         interrupted=found.interrupted,
     )

@@ -103,9 +103,15 @@ def summed(table: pd.DataFrame, by: str) -> pd.DataFrame:
     rows = []
     for name, part in table.groupby(by, sort=False):
         values = part.drop(columns=[by, "seed"])
-        rows.append({by: name, **{c: spread(values[c], 3) for c in values if not c.startswith("n")}})
-        rows[-1] |= {c: int(values[c].sum()) for c in values if c.startswith("n ") or c == "n"}
+        counts = [c for c in values if c == "n" or c.startswith("n ")]
+        rows.append({by: name, **{c: spread(values[c], 3) for c in values if c not in counts}})
+        rows[-1] |= {c: int(values[c].sum()) for c in counts}
     return pd.DataFrame(rows)
+
+
+def turned(calls: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary of the pairs with a column per world."""
+    return summed(calls, "world").set_index("world").T.rename_axis("quantity").reset_index()
 
 
 def main() -> None:
@@ -132,12 +138,8 @@ def main() -> None:
             print(rows[-1], flush=True)
     null = pd.DataFrame(rows)
     minutes = (time.process_time() - start) / 60
-    long = pd.concat(
-        [
-            calls.assign(world=calls["dropout"].map("planted, dropout {:g}".format)).drop(columns="dropout"),
-            null,
-        ]
-    ).melt(["world", "seed"], var_name="quantity").dropna()  # fmt: skip
+    calls["world"] = calls.pop("dropout").map("planted, dropout {:g}".format)
+    long = pd.concat([calls, null]).melt(["world", "seed"], var_name="quantity").dropna()
     write(
         options.results,
         "redundancy",
@@ -149,7 +151,7 @@ def main() -> None:
         seeds=f"0 to {options.seeds - 1}",
         data=long,
         sections=[
-            (f"Pairs, {options.n_obs:,} cells", summed(calls, "dropout").set_index("dropout").T.reset_index()),
+            (f"Pairs, {options.n_obs:,} cells", turned(calls)),
             (f"Null, {options.n_obs_null:,} cells", summed(null, "world")),
         ],
     )

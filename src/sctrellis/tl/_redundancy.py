@@ -104,7 +104,7 @@ def redundancy(
 
     Notes
     -----
-    Definitions and cost are those of :func:`sctrellis.explain.epistasis`. On the log scale no epistasis means that
+    Definitions and cost are those of ``sctrellis.explain.epistasis``. On the log scale no epistasis means that
     effects multiply in counts, which is how enhancers mostly combine :cite:p:`zhou2024enhancers`; exceptions are known
     :cite:p:`osterwalder2018enhancer,lin2022nested`, so that a finding of much redundancy asks for the null of
     :func:`sctrellis.tl.grids_null` beside it.

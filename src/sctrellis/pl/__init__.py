@@ -10,7 +10,14 @@ from sctrellis.pl._history import history
 from sctrellis.pl._latent import latent
 from sctrellis.pl._network import network
 from sctrellis.pl._null import null
+from sctrellis.pl._distance_decay import distance_decay
+from sctrellis.pl._expression_shift import expression_shift
+from sctrellis.pl._history import history
+from sctrellis.pl._locus import locus
+from sctrellis.pl._network import network
+from sctrellis.pl._perturbation import perturbation
 from sctrellis.pl._precision_recall import precision_recall
+from sctrellis.pl._redundancy import redundancy
 from sctrellis.pl._scores import scores
 from sctrellis.pl._search_trace import search_trace
 from sctrellis.pl._translation import translation
@@ -27,7 +34,14 @@ __all__ = [
     "latent",
     "network",
     "null",
+    "distance_decay",
+    "expression_shift",
+    "history",
+    "locus",
+    "network",
+    "perturbation",
     "precision_recall",
+    "redundancy",
     "scores",
     "search_trace",
     "translation",

@@ -11,10 +11,13 @@ from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._grids import grids
 from sctrellis.tl._grids_benchmark import grids_benchmark
+from sctrellis.tl._grids_null import grids_null
+from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._knockoffs import knockoffs
 from sctrellis.tl._null import null
 from sctrellis.tl._partial_test import partial_test
+from sctrellis.tl._redundancy import redundancy
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._translate import translate
@@ -35,10 +38,13 @@ __all__ = [
     "evaluate",
     "grids",
     "grids_benchmark",
+    "grids_null",
+    "hit_ratio",
     "infosem",
     "knockoffs",
     "null",
     "partial_test",
+    "redundancy",
     "regnet",
     "regnet_finetune",
     "translate",

@@ -4,6 +4,7 @@ from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
 from sctrellis.pl._history import history
 from sctrellis.pl._network import network
+from sctrellis.pl._null import null
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
 
@@ -12,6 +13,7 @@ __all__ = [
     "bias_audit",
     "history",
     "network",
+    "null",
     "precision_recall",
     "scores",
 ]

@@ -7,6 +7,7 @@ from sctrellis.tl._certify import certify
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
+from sctrellis.tl._information import information
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._knockoffs import knockoffs
 from sctrellis.tl._null import null
@@ -20,6 +21,7 @@ __all__ = [
     "deepsem",
     "edge_classifier",
     "evaluate",
+    "information",
     "infosem",
     "knockoffs",
     "null",

@@ -6,7 +6,7 @@ import pandas as pd
 
 from sctrellis._core import checks
 from sctrellis.metrics._components import components
-from sctrellis.metrics._knockoff_filter import check_level
+from sctrellis.metrics._knockoff_filter import check_level, family_qvalues
 from sctrellis.metrics._knockoffs import check_arrays, knockoffs
 from sctrellis.metrics._partial_test import partial_test
 
@@ -46,7 +46,8 @@ def component_removal(
     DataFrame
         One row per set of conditions, with the columns ``removed`` in words, ``n_columns``, and the number of pairs
         with a q-value of at most `q` in ``partial_test`` (NaN where least squares has no answer: fewer cells than
-        regulators, or regulators that follow from others) and in ``knockoffs``.
+        regulators, or regulators that follow from others) and in ``knockoffs``, mean over draws that are each judged by
+        itself.
 
     Raises
     ------
@@ -85,12 +86,14 @@ def component_removal(
         cases.append(("covariates", covariates))
     lines = []
     for words, known in cases:
-        by_knockoffs = knockoffs(x, y, covariates=known, q=q, n_draws=n_draws, seed=seed, n_jobs=1).qvalue
+        draws = knockoffs(x, y, covariates=known, n_draws=n_draws, seed=seed, n_jobs=1).draws
+        tested = np.ones(draws.shape[1:], dtype=bool)
+        selected = [(family_qvalues(draw[None], tested, "network", q) <= q).sum() for draw in draws]
         try:
             partial = float((partial_test(x, y, covariates=known).qvalue <= q).sum())
         except ValueError:  # the arrays are sound: least squares has no answer for them
             partial = np.nan
         columns = 0 if known is None else known.shape[1]
         line = {"removed": words, "n_columns": columns, "partial_test": partial}
-        lines.append({**line, "knockoffs": int((by_knockoffs <= q).sum())})
+        lines.append({**line, "knockoffs": float(np.mean(selected))})
     return pd.DataFrame(lines)

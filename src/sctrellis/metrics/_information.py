@@ -75,7 +75,7 @@ def information(
     fractions: Sequence[float] = FRACTIONS,
     r2: Sequence[float] = EFFECTS,
     q: float = 0.1,
-    n_targets: int = 100,
+    n_targets: int = 200,
     n_repeats: int = 3,
     n_sims: int = 5,
     n_draws: int = 10,

@@ -55,8 +55,8 @@ def findings(found: dict[str, Any], n: int, q: float) -> list[str]:
     first, last = removal.iloc[0], removal[removal["removed"] != "covariates"].iloc[-1]
     if last["n_columns"]:
         words.append(
-            f"Knockoffs select {int(first['knockoffs']):,} pairs, and {int(last['knockoffs']):,} given the first "
-            f"{last['removed']}."
+            f"A draw of knockoffs selects {first['knockoffs']:,.0f} pairs, and {last['knockoffs']:,.0f} given the "
+            f"first {last['removed']}."
         )
     rare = int((found["detection"] < RARE).sum())
     p = len(found["detection"])

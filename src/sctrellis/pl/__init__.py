@@ -3,6 +3,7 @@
 from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
 from sctrellis.pl._history import history
+from sctrellis.pl._information import information
 from sctrellis.pl._network import network
 from sctrellis.pl._null import null
 from sctrellis.pl._precision_recall import precision_recall
@@ -12,6 +13,7 @@ __all__ = [
     "benchmark",
     "bias_audit",
     "history",
+    "information",
     "network",
     "null",
     "precision_recall",

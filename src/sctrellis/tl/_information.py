@@ -26,7 +26,7 @@ def information(
     fractions: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
     r2: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
     q: float = 0.1,
-    n_targets: int = 100,
+    n_targets: int = 200,
     n_repeats: int = 3,
     n_sims: int = 5,
     n_draws: int = 10,

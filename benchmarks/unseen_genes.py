@@ -258,11 +258,11 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
         for name in (m for m in names if m.startswith(("infosem_b ", "infosem_bc "))):
             embedding = name[name.index("[") : name.index("]") + 1]
             best = own[plain].mean().idxmax()
-            rivals = {"infosem": "uninformed", f"cosine {embedding}": "cosine", "one_hot": "one-hot", "base": "base"}
-            rivals |= {best: f"best baseline ({best})"}
+            rivals = [("infosem", "uninformed"), (f"cosine {embedding}", "cosine"), ("one_hot", "one-hot")]
+            rivals += [("base", "base"), (best, f"best baseline ({best})")]
             if name.startswith("infosem_bc"):
-                rivals[f"infosem_b {embedding}"] = "infosem_b"
-            for rival, shown in rivals.items():
+                rivals.append((f"infosem_b {embedding}", "infosem_b"))
+            for rival, shown in rivals:
                 gain, drawn = own[name] - own[rival], (means[name] - means[rival]).dropna()
                 low, high = np.percentile(drawn, [2.5, 97.5])
                 lines.append(

@@ -434,3 +434,24 @@ def test_variables_that_changed_are_noticed(mdata):
     mdata.mod["atac"] = mdata["atac"][:, ::-1].copy()
     with pytest.raises(ValueError, match=r"`mdata\['atac'\]` have changed.*mdata.update"):
         slots.read_cis(mdata)
+
+
+def test_scores_rise_with_the_belief_in_an_edge():
+    adata = _adata()
+    signed = sparse.csr_matrix(([-2.0, 1.0, 0.0], ([0, 0, 1], [3, 4, 5])), shape=(adata.n_vars,) * 2)
+    adata.varp["effect"], adata.varp["logit"] = signed, signed
+    adata.uns["logit"] = {"score_scale": "log_odds"}
+    effect, logit = slots.read_scores(adata, "effect"), slots.read_scores(adata, "logit")
+    assert effect.data.tolist() == [2, 1, 0]
+    assert np.argsort(logit.data).tolist() == [0, 2, 1]
+    assert logit.data == pytest.approx(1 / (1 + np.exp([2.0, -1.0, 0.0])))
+    pairs = np.array([0, 1, 2]), np.array([3, 5, 3])
+    assert slots.values_at(logit, *pairs) == pytest.approx([logit.data[0], 0.5, np.nan], nan_ok=True)
+
+
+def test_high_log_odds_stay_apart():
+    adata = _adata()
+    adata.varp["logit"] = sparse.csr_matrix(([20.0, 21.0], ([0, 0], [3, 4])), shape=(adata.n_vars,) * 2)
+    adata.uns["logit"] = {"score_scale": "log_odds"}
+    scores = slots.values_at(slots.read_scores(adata, "logit"), np.array([0, 0]), np.array([3, 4]))
+    assert scores[1] > scores[0]

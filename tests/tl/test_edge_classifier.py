@@ -166,9 +166,9 @@ def test_weights_are_stored(method):
 
 
 def test_no_more_cells_than_needed_are_read(monkeypatch):
-    from sctrellis.tl import _edge_classifier
+    from sctrellis.tl import _training_pairs
 
-    monkeypatch.setattr(_edge_classifier, "MAX_CELLS", 15)
+    monkeypatch.setattr(_training_pairs, "MAX_CELLS", 15)
     adata = crowded_toy()
     tr.tl.edge_classifier(adata, "genelink", **OPTIONS["genelink"])
     weights = record.read(adata, "genelink")["weights"]

@@ -461,3 +461,16 @@ def test_a_class_needs_a_split_that_has_them(grn, before):
     with pytest.raises(ValueError, match="`pair_class` to be one of 'SS', 'SU', 'US', 'UU'; found 'unseen'"):
         tr.tl.evaluate(grn, "method", pair_class="unseen", **FAST)
     assert content(grn) == state
+
+
+def test_log_odds_are_ranked_by_their_value_and_effects_by_their_size(grn):
+    probability = grn.varp["method"].copy()
+    probability.data = 1 / (1 + np.exp(-probability.data))
+    grn.varp["probability"], grn.varp["log_odds"] = probability, grn.varp["method"]
+    grn.uns["log_odds"] = {"schema": 1, "method": "regnet", "score_scale": "log_odds"}
+    table = tr.tl.evaluate(grn, ["method", "log_odds", "probability"], metrics=["auroc"], **FAST)
+    value = table.query("level == 'micro'").set_index("key")["value"]
+    assert value["log_odds"] == pytest.approx(value["probability"], abs=1e-9)
+    assert value["log_odds"] != pytest.approx(value["method"], abs=0.01)
+    edges = tr.get.edges(grn, "log_odds", n_top=5)
+    assert edges["weight"].tolist() == sorted(grn.varp["method"].data, reverse=True)[:5]

@@ -43,6 +43,21 @@ class Keys:
         return f"{self.base}_std"
 
     @property
+    def prob(self) -> str:
+        """``.varp``: probability of each scored pair."""
+        return f"{self.base}_prob"
+
+    @property
+    def latent(self) -> str:
+        """``.varm``: latent vector of each gene."""
+        return f"X_{self.base}"
+
+    @property
+    def gate(self) -> str:
+        """``.var``: mean share of the attention's context in a gene's features."""
+        return f"{self.base}_gate"
+
+    @property
     def record(self) -> str:
         """``.uns``: the record of the run."""
         return self.base

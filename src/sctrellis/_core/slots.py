@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy import sparse, special
 
 from sctrellis._core import checks, genome
 from sctrellis._core.keys import REGULATORS, Keys
@@ -120,12 +120,27 @@ def read_network(adata: Any, key: str, *, argument: str = "network") -> sparse.c
     return network
 
 
+def read_scores(adata: Any, key: str, *, argument: str = "key") -> sparse.csr_matrix:
+    """Return ``.varp[key]`` as numbers that are not negative and rise with the belief in an edge.
+
+    Log odds, where the record of the network says that it holds them, become probabilities, in float64 so that high
+    ones stay apart; of any other score the sign is that of the effect, and its absolute value is returned.
+    """
+    scores = read_network(adata, key, argument=argument)
+    entry = adata.uns.get(key)
+    if isinstance(entry, Mapping) and str(entry.get("score_scale", "")) == "log_odds":
+        return sparse.csr_matrix(
+            (special.expit(scores.data.astype(np.float64)), scores.indices, scores.indptr), shape=scores.shape
+        )
+    return abs(scores)
+
+
 def values_at(network: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Return the stored values at pairs; NaN where a pair is not stored (a stored zero is a value)."""
     n = network.shape[1]
     stored = np.repeat(np.arange(network.shape[0], dtype=np.int64), np.diff(network.indptr)) * n + network.indices
     wanted = row.astype(np.int64) * n + column
-    values = np.full(len(wanted), np.nan, dtype=np.float32)
+    values = np.full(len(wanted), np.nan, dtype=np.result_type(network.dtype, np.float32))
     if len(stored):
         at = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
         found = stored[at] == wanted
@@ -255,6 +270,8 @@ def write(
     var: Mapping[str, Any] | None = None,
     varp: Mapping[str, Any] | None = None,
     varm: Mapping[str, Any] | None = None,
+    obsm: Mapping[str, Any] | None = None,
+    layers: Mapping[str, Any] | None = None,
     uns: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write results into the slots and return their names; nothing is written unless everything can be.
@@ -263,7 +280,7 @@ def write(
     ----------
     adata
         The AnnData, or the MuData itself.
-    obs, var, varp, varm, uns
+    obs, var, varp, varm, obsm, layers, uns
         Key to value; ``varp`` values become CSR float32 (int8 stays int8).
     """
     networks: dict[str, Any] = {}
@@ -277,11 +294,18 @@ def write(
             raise ValueError(msg)
         networks[key] = csr
     genes, cells = (adata.n_vars, "genes"), (adata.n_obs, "cells")
-    for slot, values, (length, what) in (("obs", obs, cells), ("var", var, genes), ("varm", varm, genes)):
+    by_row = (("obs", obs, cells), ("var", var, genes), ("varm", varm, genes), ("obsm", obsm, cells))
+    for slot, values, (length, what) in by_row:
         for key, value in (values or {}).items():
             if np.shape(value)[:1] not in ((), (length,)):
                 msg = f"`{slot}[{key!r}]` of shape {np.shape(value)} cannot be written for {length} {what}."
                 raise ValueError(msg)
+    for key, value in (layers or {}).items():
+        if np.shape(value) != adata.shape:
+            msg = (
+                f"`layers[{key!r}]` of shape {np.shape(value)} cannot be written for an object of shape {adata.shape}."
+            )
+            raise ValueError(msg)
     if adata.is_view:
         adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
     for key, value in (obs or {}).items():
@@ -292,7 +316,11 @@ def write(
         adata.varp[key] = value
     for key, value in (varm or {}).items():
         adata.varm[key] = value
+    for key, value in (obsm or {}).items():
+        adata.obsm[key] = value
+    for key, value in (layers or {}).items():
+        adata.layers[key] = value
     for key, value in (uns or {}).items():
         adata.uns[key] = value
-    named = {"obs": obs, "var": var, "varp": varp, "varm": varm, "uns": uns}
+    named = {"obs": obs, "var": var, "varp": varp, "varm": varm, "obsm": obsm, "layers": layers, "uns": uns}
     return [f"{slot}[{key!r}]" for slot, values in named.items() for key in (values or {})]

@@ -20,7 +20,7 @@ class Pairs:
     weight
         Stored values.
     score
-        Their absolute values; 0 for known non-edges.
+        Their absolute values, or probabilities where they are log odds; 0 for known non-edges.
     tie
         Place of the pair in the alphabetical order of source, then target: decides between equal scores.
     genes
@@ -80,7 +80,7 @@ def read(
         n_bad = int((~np.isfinite(network.data)).sum())
         msg = f"`adata.varp[{key!r}]` holds {n_bad} NaN or infinite scores. Fit it again, or set them to finite values."
         raise ValueError(msg)
-    score = np.abs(network.data)
+    score = slots.read_scores(ad, key).data
     if _is_known(ad, key):
         score[network.data < 0] = 0
     row = np.repeat(np.arange(network.shape[0], dtype=np.int32), np.diff(network.indptr))

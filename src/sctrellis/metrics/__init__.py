@@ -3,6 +3,9 @@
 from sctrellis.metrics._auroc import auroc
 from sctrellis.metrics._average_precision import auprc_ratio, average_precision
 from sctrellis.metrics._bootstrap import Bootstrap, bootstrap
+from sctrellis.metrics._calibration_error import calibration_error
+from sctrellis.metrics._calibration_table import calibration_table
+from sctrellis.metrics._calibrators import Calibrator, fit_calibrator
 from sctrellis.metrics._certificate import Certificate, certificate
 from sctrellis.metrics._collinear_groups import collinear_groups
 from sctrellis.metrics._component_audit import component_audit
@@ -15,6 +18,7 @@ from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
 from sctrellis.metrics._information import Information, information
 from sctrellis.metrics._knockoff_filter import e_bh, knockoff_qvalues
 from sctrellis.metrics._knockoffs import Knockoffs, knockoffs
+from sctrellis.metrics._label_bounds import label_bounds
 from sctrellis.metrics._learning_curve import learning_curve
 from sctrellis.metrics._macro import macro, per_group
 from sctrellis.metrics._maximum_entropy import maximum_entropy
@@ -25,9 +29,11 @@ from sctrellis.metrics._power_law import PowerLaw, power_law
 from sctrellis.metrics._precision_recall_curve import precision_recall_curve
 from sctrellis.metrics._ranking_table import ranking_table
 from sctrellis.metrics._reliability import reliability
+from sctrellis.metrics._reliability_curve import reliability_curve
 
 __all__ = [
     "Bootstrap",
+    "Calibrator",
     "Certificate",
     "DegreeNull",
     "EffectiveSize",
@@ -41,6 +47,8 @@ __all__ = [
     "auroc",
     "average_precision",
     "bootstrap",
+    "calibration_error",
+    "calibration_table",
     "certificate",
     "collinear_groups",
     "component_audit",
@@ -51,11 +59,13 @@ __all__ = [
     "early_precision_ratio",
     "effective_size",
     "exchangeability",
+    "fit_calibrator",
     "hit_rate",
     "hit_rate_ceiling",
     "information",
     "knockoff_qvalues",
     "knockoffs",
+    "label_bounds",
     "learning_curve",
     "macro",
     "maximum_entropy",
@@ -67,4 +77,5 @@ __all__ = [
     "precision_recall_curve",
     "ranking_table",
     "reliability",
+    "reliability_curve",
 ]

@@ -88,6 +88,26 @@ def named(scores: Any) -> dict[str, np.ndarray]:
     return vectors
 
 
+def why_not(n_rows: int, n_columns: int, n_boot: int) -> str:
+    """Return why there are no intervals; empty where there are."""
+    if n_boot == 0:
+        return "no replicates (n_boot=0)"
+    if n_rows < MIN_GROUPS or n_columns < MIN_GROUPS:
+        few = f"{n_rows} regulators" if n_rows < MIN_GROUPS else f"{n_columns} targets"
+        return f"only {few}: an interval needs {MIN_GROUPS}"
+    return ""
+
+
+def draws(n_rows: int, n_columns: int, n_boot: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often each replicate draws each regulator, (n_boot, n_rows), and each target, (n_boot, n_columns)."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.empty((n_boot, n_rows), np.int64), np.empty((n_boot, n_columns), np.int64)
+    for b in range(n_boot):
+        rows[b] = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows))
+        columns[b] = rng.multinomial(n_columns, np.full(n_columns, 1 / n_columns))
+    return rows, columns
+
+
 def bootstrap(
     scores: Any,
     labels: Any,
@@ -187,18 +207,10 @@ def bootstrap(
     shape = (len(vectors), len(metrics))
     estimate = np.array([[_ranking.measure(m, r.curve(), conventions) for m in metrics] for r in rankings])
 
-    n_rows, n_columns = len(row_names), len(column_names)
-    reason = ""
-    if n_boot == 0:
-        reason = "no replicates (n_boot=0)"
-    elif n_rows < MIN_GROUPS or n_columns < MIN_GROUPS:
-        few = f"{n_rows} regulators" if n_rows < MIN_GROUPS else f"{n_columns} targets"
-        reason = f"only {few}: an interval needs {MIN_GROUPS}"
-    replicates = np.full((0 if reason else n_boot, *shape), np.nan)
-    rng = np.random.default_rng(seed)
-    for b in range(len(replicates)):
-        u = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows))
-        v = rng.multinomial(n_columns, np.full(n_columns, 1 / n_columns))
+    reason = why_not(len(row_names), len(column_names), n_boot)
+    drawn_rows, drawn_columns = draws(len(row_names), len(column_names), 0 if reason else n_boot, seed)
+    replicates = np.full((len(drawn_rows), *shape), np.nan)
+    for b, (u, v) in enumerate(zip(drawn_rows, drawn_columns, strict=True)):
         for i, (ranking, row_sorted, column_sorted) in enumerate(sorted_pairs):
             curve = ranking.curve(u[row_sorted] * v[column_sorted])
             replicates[b, i] = [_ranking.measure(m, curve, conventions) for m in metrics]

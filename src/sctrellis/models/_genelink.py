@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sctrellis.models._edge_features import cross_entropy, dropout, linear, normal
+from sctrellis.models._messages import unordered
 from sctrellis.models._train import ParamGroup
 
 _SLOPE = 0.2
@@ -35,11 +36,8 @@ def message_graph(
     np.ndarray, int64, (2, n_messages)
         Receiver and sender of every message, sorted, each once: both ways along every edge, and each gene to itself.
     """
-
-    def codes(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return np.minimum(one, other).astype(np.int64) * n_genes + np.maximum(one, other)
-
-    kept = np.setdiff1d(codes(row, column)[row != column], codes(held_row, held_column))
+    codes = unordered(row, column, n_genes)[row != column]
+    kept = np.setdiff1d(codes, unordered(held_row, held_column, n_genes))
     one, other, everyone = kept // n_genes, kept % n_genes, np.arange(n_genes)
     messages = np.stack([np.concatenate([one, other, everyone]), np.concatenate([other, one, everyone])])
     return messages[:, np.lexsort((messages[1], messages[0]))]

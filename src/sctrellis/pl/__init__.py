@@ -2,20 +2,24 @@
 
 from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
+from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._information import information
 from sctrellis.pl._network import network
 from sctrellis.pl._null import null
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
+from sctrellis.pl._translation import translation
 
 __all__ = [
     "benchmark",
     "bias_audit",
+    "calibration",
     "history",
     "information",
     "network",
     "null",
     "precision_recall",
     "scores",
+    "translation",
 ]

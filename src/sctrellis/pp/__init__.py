@@ -1,5 +1,6 @@
 """AnnData and MuData in and out; nothing is trained here."""
 
+from sctrellis.pp._audit_labels import audit_labels
 from sctrellis.pp._cis_links import cis_links
 from sctrellis.pp._embedding import gene_embedding
 from sctrellis.pp._multiome import multiome
@@ -10,6 +11,7 @@ from sctrellis.pp._split_cells import split_cells
 from sctrellis.pp._text_embedding import text_embedding
 
 __all__ = [
+    "audit_labels",
     "cis_links",
     "gene_embedding",
     "multiome",

@@ -3,6 +3,7 @@
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
+from sctrellis.tl._calibrate import calibrate
 from sctrellis.tl._certify import certify
 from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
@@ -12,11 +13,15 @@ from sctrellis.tl._infosem import infosem
 from sctrellis.tl._knockoffs import knockoffs
 from sctrellis.tl._null import null
 from sctrellis.tl._partial_test import partial_test
+from sctrellis.tl._regnet import regnet
+from sctrellis.tl._regnet_finetune import regnet_finetune
+from sctrellis.tl._translate import translate
 
 __all__ = [
     "baseline",
     "benchmark",
     "bias_audit",
+    "calibrate",
     "certify",
     "deepsem",
     "edge_classifier",
@@ -26,4 +31,7 @@ __all__ = [
     "knockoffs",
     "null",
     "partial_test",
+    "regnet",
+    "regnet_finetune",
+    "translate",
 ]

@@ -53,11 +53,11 @@ def benchmark(
         Names, or a mapping from names of your own to a method's name or to ``(method, arguments)``. A method is a
         baseline of :func:`sctrellis.tl.baseline`, ``"cosine"`` (of the embeddings of both genes), ``"prefix"`` (leading
         characters that both symbols share), a classifier of :func:`sctrellis.tl.edge_classifier` (``"one_hot"``,
-        ``"matcomp"``, ``"genelink"``, ``"scgreat"``, ``"embedding_lr"``), ``"deepsem"``, ``"infosem"`` (uninformed),
-        ``"infosem_b"`` (with the embedding), ``"infosem_c"`` (with the known edges of the train fold), ``"infosem_bc"``
-        (both), or a function of your own that takes the object first and writes a network to ``.varp[key_added]``; it
-        is given what it has parameters for among ``network``, ``embedding``, ``seed``, ``layer``, ``regulators``,
-        ``n_jobs``, ``progress``.
+        ``"matcomp"``, ``"genelink"``, ``"scgreat"``, ``"embedding_lr"``), ``"deepsem"``, ``"regnet"``, ``"infosem"``
+        (uninformed), ``"infosem_b"`` (with the embedding), ``"infosem_c"`` (with the known edges of the train fold),
+        ``"infosem_bc"`` (both), or a function of your own that takes the object first and writes a network to
+        ``.varp[key_added]``; it is given what it has parameters for among ``network``, ``embedding``, ``seed``,
+        ``layer``, ``regulators``, ``n_jobs``, ``progress``.
     network
         Key of ``adata.varp`` with known edges. Folds that are there are not used.
     scheme

@@ -135,7 +135,7 @@ def plan(name: str, spec: Any, *, network: str, embedding: str | None) -> Plan:
 
 def known_names() -> list[str]:
     """Return the names of methods that need no function."""
-    others = ("deepsem", "infosem", "infosem_b", "infosem_c", "infosem_bc")
+    others = ("deepsem", "infosem", "infosem_b", "infosem_c", "infosem_bc", "regnet")
     return list(dict.fromkeys([*BASELINES, "cosine", "prefix", *CLASSIFIERS, *others]))
 
 

@@ -154,7 +154,7 @@ def bias_audit(
     if key == network:
         msg = f"`key`: {key!r} is the known network itself. Name the network to judge against it."
         raise ValueError(msg)
-    known, scores = slots.read_network(ad, network), slots.read_network(ad, key, argument="key")
+    known, scores = slots.read_network(ad, network), slots.read_scores(ad, key)
     folds = slots.read_folds(ad, network)
     if folds is None:
         remedy = f"Identity is learned from the train fold: run `sctrellis.pp.split_edges(adata, {network!r})` first."
@@ -172,7 +172,7 @@ def bias_audit(
             what = "no known edge" if not found.any() else "known edges only"
             msg = f"`network`: fold {name!r} of {network!r} has {what} among its {len(found):,} pairs. Split it again."
             raise ValueError(msg)
-    score = np.abs(slots.values_at(scores, row, column))
+    score = slots.values_at(scores, row, column)
     _check_scores(key, score, row, column, ad.var_names, missing)
     score[np.isnan(score)] = -np.inf
 

@@ -8,6 +8,7 @@ from sctrellis._core import checks, logs, record, slots
 from sctrellis._core.keys import Keys
 from sctrellis._core.rows import Rows
 from sctrellis.metrics import _pair_classifiers as pair_classifiers
+from sctrellis.tl import _training_pairs as training_pairs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,12 +20,8 @@ EdgeMethod = Literal["one_hot", "degree", "matcomp", "genelink", "scgreat", "emb
 EDGE_METHODS: tuple[EdgeMethod, ...] = get_args(EdgeMethod)
 _TRAINED = ("genelink", "scgreat")
 _EMBEDDED = ("scgreat", "embedding")
-_FOLDS = {"train": (1,), "train_validation": (1, 2)}
-_VALIDATION = 2
 _COMPONENTS = 32
 """Principal components of an embedding that are used."""
-MAX_CELLS = 2_000
-"""Cells that a network reads of each gene: it has a weight for every cell."""
 
 
 def edge_classifier(
@@ -128,8 +125,9 @@ def edge_classifier(
         a varying regulator and a varying gene is stored; self pairs are not.
     ``adata.uns[key_added]`` : dict
         Record of the run. ``labels_used`` names the network whose labels the scores have seen, ``folds_used`` the folds
-        that were learnt from or that decided when to stop. ``weights`` rebuilds what was fitted, and ``fit`` counts
-        pairs and edges; with ``"genelink"`` and ``"scgreat"`` also epochs and device, and ``history`` the losses.
+        that were learnt from or that decided when to stop; ``score_scale`` is ``"probability"``. ``weights`` rebuilds
+        what was fitted, and ``fit`` counts pairs and edges; with ``"genelink"`` and ``"scgreat"`` also epochs and
+        device, and ``history`` the losses.
 
     Raises
     ------
@@ -185,7 +183,7 @@ def edge_classifier(
     """
     values = locals()
     checks.choice("method", method, EDGE_METHODS)
-    checks.choice("fold", fold, tuple(_FOLDS))
+    checks.choice("fold", fold, tuple(training_pairs.FOLDS))
     checks.choice("negatives", negatives, ("all", "balanced"))
     checks.integer("n_factors", n_factors)
     if not isinstance(mask_scored, bool):
@@ -198,20 +196,14 @@ def edge_classifier(
     name = "embedding_lr" if method == "embedding" else method
     keys = Keys.for_method(name, key_added)
     root, ad = slots.target(adata, copy=copy, mod=mod)
-    known, folds = slots.read_network(ad, network), _read_folds(ad, network)
+    known, folds = slots.read_network(ad, network), training_pairs.read_folds(ad, network)
     mask = slots.read_regulators(ad, regulators)
     if regulators is None:
         mask = mask | (folds.getnnz(axis=1) > 0)
     rows = slots.read_matrix(ad, layer)
     varying = rows.summary.std > 0
-    scored = np.flatnonzero(mask & varying)
-    if not len(scored):
-        msg = (
-            f"None of the {int(mask.sum())} regulators varies over the cells, so nothing can be scored. Choose others "
-            "with `regulators=` or `sctrellis.pp.regulators`."
-        )
-        raise ValueError(msg)
-    train = _labelled(known, folds, _FOLDS[fold], network)
+    scored = training_pairs.scored(mask, varying)
+    train = training_pairs.labelled(known, folds, training_pairs.FOLDS[fold], network)
     if method in _TRAINED or device != "auto":
         from sctrellis.models import resolve_device
 
@@ -245,7 +237,7 @@ def edge_classifier(
         fit=fit,
         history=history,
         weights=weights,
-        extra={"labels_used": network, "folds_used": used},
+        extra={"labels_used": network, "folds_used": used, "score_scale": "probability"},
     )
     logs.added(slots.write(ad, varp={keys.network: stored}, uns={keys.record: entry}))
     return root if copy else None
@@ -265,45 +257,6 @@ def _settings(method: str, max_epochs: int | None, batch_size: int | None, lr: f
     from sctrellis.models._edge_classifiers import DEFAULTS
 
     return {**DEFAULTS[method], **given}
-
-
-def _read_folds(ad: "AnnData", network: str) -> sparse.csr_matrix:
-    folds = slots.read_folds(ad, network)
-    if folds is None:
-        checks.has_slot(
-            "network",
-            Keys(network).fold,
-            ad.varp.keys(),
-            "adata.varp",
-            f"Labels to learn from need folds: run `sctrellis.pp.split_edges(adata, {network!r})` first.",
-        )
-    return folds
-
-
-def _in_folds(folds: sparse.csr_matrix, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    coo = folds.tocoo()
-    kept = np.isin(coo.data, chosen) & (coo.row != coo.col)
-    return coo.row[kept].astype(np.int64), coo.col[kept].astype(np.int64)
-
-
-def _labels(known: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    return np.asarray(known[row, column]).ravel() > 0
-
-
-def _labelled(
-    known: sparse.csr_matrix, folds: sparse.csr_matrix, chosen: Sequence[int], network: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return regulator, target and label of the pairs to learn from: the only labels that are read."""
-    row, column = _in_folds(folds, chosen)
-    label = _labels(known, row, column)
-    if not label.any() or label.all():
-        what = "no known edge" if not label.any() else "nothing but known edges"
-        msg = (
-            f"`network`: {network!r} has {what} among its {len(row):,} training pairs, so nothing can be learnt. Split "
-            "it again with another `seed`, a smaller `test_frac` or another `scheme`."
-        )
-        raise ValueError(msg)
-    return row, column, label
 
 
 def _features(ad: "AnnData", embedding: str | None, method: str, regulators: np.ndarray) -> "Features":
@@ -371,33 +324,20 @@ def _train(
 
     validation: LabelledPairs | None = None
     if fold == "train" and patience is not None:
-        row, column = _in_folds(folds, (_VALIDATION,))
+        row, column = training_pairs.in_folds(folds, (training_pairs.VALIDATION,))
         if len(row):
-            validation = LabelledPairs(row, column, _labels(known, row, column))
+            validation = LabelledPairs(row, column, training_pairs.labels(known, row, column))
     config = {key: value for key, value in settings.items() if key != "device"}
     return fit_edge_classifier(
         method,
-        _profiles(rows, seed),
+        training_pairs.profiles(rows, seed),
         LabelledPairs(*train),
         scored,
         config=EdgeConfig(**config, patience=patience, negatives=negatives, mask_scored=mask_scored),
         validation=validation,
-        held=_in_folds(folds, [code for code in (1, 2, 3) if code not in _FOLDS[fold]]),
+        held=training_pairs.in_folds(folds, [code for code in (1, 2, 3) if code not in training_pairs.FOLDS[fold]]),
         features=features,
         seed=seed,
         device=settings["device"],
         progress=progress,
     )
-
-
-def _profiles(rows: Rows, seed: int) -> np.ndarray:
-    """Return the standardised expression of every gene, float32, shape (n_genes, n_cells)."""
-    from sctrellis.models._batches import Standardised
-
-    n_cells, n_genes = rows.shape
-    cells: np.ndarray | slice = slice(0, n_cells)
-    if n_cells > MAX_CELLS:
-        cells = np.sort(np.random.default_rng([seed, n_cells]).choice(n_cells, MAX_CELLS, replace=False))
-    remedy = "Select genes first, as in `adata[:, genes].copy()`."
-    checks.dense_size((min(n_cells, MAX_CELLS), n_genes), "The profiles of all genes", remedy)
-    return np.ascontiguousarray(Standardised(rows).take(cells).T)

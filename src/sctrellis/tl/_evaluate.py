@@ -184,7 +184,7 @@ def evaluate(
     _, ad = slots.target(adata, mod=mod)
 
     known, folds = slots.read_network(ad, network), slots.read_folds(ad, network)
-    stored = {key: slots.read_network(ad, key, argument="keys") for key in keys}
+    stored = {key: slots.read_scores(ad, key, argument="keys") for key in keys}
     records = {key: ad.uns[key] for key in keys if isinstance(ad.uns.get(key), Mapping)}
     if network in keys:
         msg = f"`keys`: {network!r} is the known network itself. Name the networks to judge against it."
@@ -205,7 +205,7 @@ def evaluate(
     unscored = 0.0 if compat == "beeline" else -np.inf
     scores, scored = {}, {}
     for key in keys:
-        found = np.abs(slots.values_at(stored[key], row, column))
+        found = slots.values_at(stored[key], row, column)
         n_bad = int((~np.isfinite(stored[key].data)).sum())
         if n_bad:
             msg = f"`keys`: {key!r} has {n_bad:,} NaN or infinite scores. Infer it again, or leave such pairs out."

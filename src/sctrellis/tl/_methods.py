@@ -86,4 +86,10 @@ METHODS: tuple[Method, ...] = (
         stochastic=True,
         follows_genes=False,
     ),
+    Method(
+        name="regnet",
+        options={"max_epochs": 2, "hidden": 16, "latent": 16},
+        stochastic=True,
+        follows_genes=False,
+    ),
 )

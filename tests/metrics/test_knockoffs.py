@@ -9,7 +9,14 @@ from sklearn.linear_model import Lasso
 
 from sctrellis import metrics
 from sctrellis.metrics._knockoff_filter import family_qvalues, knockoff_evalues
-from sctrellis.metrics._knockoff_generator import LAWS, Generator, normal_scores, residual, shrunk_correlation
+from sctrellis.metrics._knockoff_generator import (
+    LAWS,
+    Generator,
+    latent_scores,
+    normal_scores,
+    residual,
+    shrunk_correlation,
+)
 from sctrellis.metrics._knockoff_spread import SPREADS, spread
 from sctrellis.metrics._lasso import lasso
 
@@ -112,6 +119,34 @@ def test_normal_scores_break_ties_at_random():
     assert (one[:50] > np.sort(one)[-51]).all()
     assert abs(np.corrcoef(one[50:], two[50:])[0, 1]) < 0.2  # ties of two genes are broken apart
     np.testing.assert_allclose(np.sort(one), stats.norm.ppf(np.arange(1, 401) / 401))
+
+
+def test_scores_of_zeros_follow_the_other_regulators():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(3000, 1))
+    latent = 0.8 * shared + 0.6 * rng.normal(size=(3000, 6))  # correlations of 0.64
+    x = np.where(latent > 0.3, np.expm1(latent), 0.0)
+    scores = latent_scores(x, np.zeros((3000, 0)), rng)
+    apart = np.triu_indices(6, 1)
+    found, random = (np.corrcoef(s.T)[apart].mean() for s in (scores, normal_scores(x, rng)))
+    assert found == pytest.approx(0.64, abs=0.04)
+    assert random < 0.55
+    # Each score lies where its value does: below those of all larger values, which keep theirs.
+    for column, score in zip(x.T, scores.T, strict=True):
+        assert score[column == 0].max() <= score[column > 0].min()
+        assert stats.kstest(score, "norm").statistic < 0.03
+    np.testing.assert_array_equal(scores[x > 0], normal_scores(x, rng)[x > 0])
+
+
+def test_scores_of_ties_follow_the_covariates():
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(3000, 1))
+    latent = 0.8 * known + 0.6 * rng.normal(size=(3000, 2))
+    x = np.maximum(latent, 0.5)
+    with_known, without = (latent_scores(x, c, rng) for c in (known, known[:, :0]))
+    found, less = (np.corrcoef(s[:, 0], known[:, 0])[0, 1] for s in (with_known, without))
+    assert found == pytest.approx(0.8, abs=0.04)
+    assert less < found - 0.05
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -316,7 +351,7 @@ def test_zeros_break_the_gaussian_law_and_not_the_copula():
     found = {law: [] for law in LAWS}
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        latent = regulators(400, 40, rng, load=1.0)
+        latent = regulators(400, 40, rng, load=0.6)
         x = np.where(latent > 0.3, np.expm1(latent), 0)
         on = x > np.median(x, axis=0)
         true = np.zeros((40, 60), bool)
@@ -326,8 +361,9 @@ def test_zeros_break_the_gaussian_law_and_not_the_copula():
         for law in LAWS:
             result = metrics.knockoffs(x, y, generator=law, n_draws=1, seed=seed)
             found[law].append(rates(result.qvalue <= 0.1, true)[0])
-    copula, gaussian = (np.mean(found[law]) for law in ("copula", "gaussian"))
-    assert copula < gaussian
+    copula, gaussian = (np.array(found[law]) for law in ("copula", "gaussian"))
+    assert copula.mean() <= 0.1 + 2 * copula.std(ddof=1) / np.sqrt(len(copula))
+    assert gaussian.mean() > 0.15
 
 
 def test_regulators_as_targets():

@@ -118,6 +118,17 @@ def test_a_network_that_degrees_fix_is_its_own_null():
     assert "the score says no more" in found.words
 
 
+def test_a_cycle_of_three_genes_stays_as_it_is():
+    """The one limit of trades: both directions have the same degrees, and no trade leads from one to the other."""
+    rows, columns = pairs(3, 3)
+    labels = (rows + 1) % 3 == columns
+    assert len(every_table(rows, columns, labels)) == 2
+    null = metrics.degree_null(rows, columns, labels, n_perm=20)
+    assert {tuple(sorted(p)) for p in null.positive.tolist()} == {tuple(np.flatnonzero(labels))}
+    scores = np.arange(len(rows))
+    assert metrics.null_test(scores, labels, rows=rows, columns=columns, n_perm=19).table["p"].tolist() == [1, 1, 1]
+
+
 def test_draws_do_not_depend_on_workers_and_do_on_the_seed():
     rows, columns, labels, *_ = popular(30, 300, 0)
     one, two, other = (

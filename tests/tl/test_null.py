@@ -59,6 +59,16 @@ def test_the_table_is_that_of_the_arrays():
     assert (table["fold"] == "all").all()
 
 
+def test_log_odds_count_by_their_value():
+    adata = world()
+    adata.varp["model"].data = np.log(adata.varp["model"].data) - 1
+    wrong = tr.tl.null(adata, "model", **FAST)["observed"].iloc[0]
+    adata.uns["model"] = {"schema": 1, "method": "x", "score_scale": "log_odds"}
+    right = tr.tl.null(adata, "model", **FAST)["observed"].iloc[0]
+    assert right > wrong
+    assert right == pytest.approx(tr.tl.null(world(), "model", **FAST)["observed"].iloc[0])
+
+
 def test_a_fold_keeps_its_own_degrees():
     adata = world()
     tr.pp.split_edges(adata)
@@ -87,6 +97,18 @@ def test_the_order_of_genes_does_not_matter_to_the_number():
     one, two = (tr.tl.null(a, "model", n_perm=199) for a in (adata, other))
     pd.testing.assert_frame_equal(one[["observed", "identity"]], two[["observed", "identity"]])
     np.testing.assert_allclose(one["null_mean"], two["null_mean"], rtol=0.05)
+
+
+def test_networks_that_are_not_mixed_are_reported(monkeypatch):
+    for name in ("FIRST_ROUNDS", "MAX_ROUNDS"):
+        monkeypatch.setattr(f"sctrellis.metrics._degree_null.{name}", 1)
+    adata = world()
+    with pytest.warns(UserWarning, match="The random networks of 'model' are not mixed: see `words`"):
+        tr.tl.null(adata, "model", **FAST)
+    record = tr.get.record(adata, "model_null")
+    assert not record["mixing"]["mixed"]
+    assert record["mixing"]["n_rounds"] == 1
+    assert "p is valid, but z is too small" in record["words"]
 
 
 def test_seeds():

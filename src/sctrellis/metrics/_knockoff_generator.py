@@ -12,6 +12,8 @@ from sctrellis.metrics._knockoff_spread import Spread, spread
 
 Law = Literal["copula", "gaussian"]
 LAWS: tuple[Law, ...] = get_args(Law)
+SWEEPS = 8
+"""Sweeps over the regulators in which the scores of tied values are drawn."""
 SMALLEST = 1e-3
 """Least eigenvalue of the correlation matrix: below, copies would make it singular."""
 
@@ -25,7 +27,7 @@ class Generator:
     z : float64, (n, p)
         Standardised scores of the regulators, known covariates taken off.
     offset : float64, (n, p)
-        What the covariates explain of the scores, in units of the scores.
+        Mean of the scores, and what the covariates explain of them.
     scale : float64, (p,)
         Standard deviation of the scores without the covariates.
     values : float64, (n, p), or None
@@ -71,32 +73,32 @@ class Generator:
         x : (n, p)
             Regulators.
         law
-            ``"copula"``: normal scores are jointly normal, and knockoffs have the regulators' own values;
+            ``"copula"``: scores of the ranks are jointly normal, and knockoffs have the regulators' own values;
             ``"gaussian"``: the regulators are.
         method
             See :func:`spread`.
         covariates : (n, k)
             Known covariates, which knockoffs follow as the regulators do.
         rng
-            Breaks ties of the ranks.
+            Draws the scores of tied values.
         """
-        n, p = x.shape
         location, width = x.mean(axis=0), x.std(axis=0)
+        known = np.zeros((len(x), 0)) if covariates is None else covariates
         values = None
         if law == "copula":
-            scores, values = normal_scores(x, rng), np.sort(x, axis=0).astype(np.float64)
+            scores, values = latent_scores(x, known, rng), np.sort(x, axis=0).astype(np.float64)
         else:
             scores = (x - location) / width
-        offset = np.zeros_like(scores) if covariates is None else scores - residual(scores, covariates)
-        left = scores - offset
+        left = residual(scores, known)
+        offset = scores - left
         scale = np.maximum(left.std(axis=0), 1e-6)  # a regulator that the covariates explain has no knockoff of its own
         z = left / scale
         correlation, shrinkage = shrunk_correlation(z)
         factor = cho_factor(correlation)
-        precision = cho_solve(factor, np.eye(p))
+        precision = cho_solve(factor, np.eye(len(correlation)))
         s = spread(correlation, method)
         conditional = 2 * np.diag(s) - s[:, None] * precision * s
-        root = np.linalg.cholesky(conditional + 1e-10 * np.eye(p))
+        root = np.linalg.cholesky(conditional + 1e-10 * np.eye(len(s)))
         return cls(z, offset, scale, values, location, width, correlation, precision, s, root, shrinkage)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
@@ -151,6 +153,49 @@ def normal_scores(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     scores = np.empty(x.shape)
     np.put_along_axis(scores, order, np.broadcast_to(ranked[:, None], x.shape), axis=0)
     return scores
+
+
+def latent_scores(x: np.ndarray, covariates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return normal scores in which tied values, zeros above all, follow the other regulators as the rest does.
+
+    A tied value only says between which scores it lies. Within these bounds its score is drawn given those of all other
+    regulators, regulator by regulator, and the correlation matrix is estimated anew before each sweep. Ties broken at
+    random would be independent of each other: correlations would come out too small, knockoffs would show, and false
+    discoveries with them.
+
+    Parameters
+    ----------
+    x : (n, p)
+        Regulators.
+    covariates : (n, k)
+        Known covariates, to draw given them as well.
+    rng
+        Random numbers.
+    """
+    (n, p), scores = x.shape, normal_scores(x, rng)
+    ordered = np.sort(x, axis=0)
+    low, high = (
+        np.column_stack([np.searchsorted(ordered[:, j], x[:, j], side) for j in range(p)]) for side in ("left", "right")
+    )
+    tied = high - low > 1
+    low, high = special.ndtri(low / n), special.ndtri(high / n)
+    width = covariates.std(axis=0)
+    fixed = (covariates - covariates.mean(axis=0)) / np.where(width > 0, width, 1.0)
+    z = np.concatenate([scores, fixed], axis=1)
+    for _ in range(SWEEPS if tied.any() else 0):
+        scale = np.where(z.std(axis=0) > 0, z.std(axis=0), 1.0)
+        correlation, _ = shrunk_correlation((z - z.mean(axis=0)) / scale)
+        precision = cho_solve(cho_factor(correlation), np.eye(len(correlation)))
+        for j in np.flatnonzero(tied.any(axis=0)):
+            at, weights = np.flatnonzero(tied[:, j]), -precision[j] / precision[j, j]
+            weights[j] = 0.0
+            mean, sd = (z @ weights)[at], 1 / np.sqrt(precision[j, j])
+            bounds = low[at, j], high[at, j]
+            first, last = (special.ndtr((bound - mean) / sd) for bound in bounds)
+            drawn = special.ndtri(first + (last - first) * rng.random(len(at)))
+            # Far in a tail the probabilities round to 0 or 1: the nearest bound stands for the whole interval.
+            z[at, j] = np.clip(mean + sd * np.clip(drawn, -8.0, 8.0), *bounds)
+    return z[:, :p]
 
 
 def residual(x: np.ndarray, covariates: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def knockoffs(
         indicators. Knockoffs follow them, and they are taken off before the regression.
     family
         Pairs that share one false discovery rate: ``"network"`` all, ``"target"`` those of each target. With
-        ``"target"`` hardly anything can be found: see Notes.
+        ``"target"`` hardly anything can be found, see Notes.
     generator
         Law of the regulators: ``"copula"`` keeps their values, zeros too, and takes their ranks to be jointly normal;
         ``"gaussian"`` takes the values to be.
@@ -129,8 +129,8 @@ def knockoffs(
     **Pairs between regulators** are a family of their own. There the other regulators of a shared target look like
     regulators as well, so read them as association given all else.
 
-    **Targets one by one.** q cannot be below 1 / (number selected): at 0.1 one draw needs 10 selected regulators of a
-    target, and several draws need 25.
+    **Few edges.** q cannot be below 1 / (number selected): at 0.1 nothing is selected unless 10 pairs of the family
+    stand out, with several draws 25. A network has them, a single target hardly ever.
 
     **Fewer cells than regulators** work, since correlations are shrunk; ``shrinkage`` says how much was, and the more,
     the less the knockoffs resemble the regulators.
@@ -230,9 +230,11 @@ def _words(fit: dict[str, Any], family: str, q: float, n_draws: int) -> str:
             f"Of {fit['n_pairs_regulators']:,} pairs between regulators {fit['n_selected_regulators']:,} are; these "
             "may share a target rather than regulate each other."
         )
+    least = int(np.ceil(round(1 / (q if n_draws == 1 else SHARE * q), 9)))
     if family == "target":
-        least = int(np.ceil(round(1 / (q if n_draws == 1 else SHARE * q), 9)))
         parts.append(f"Target by target, nothing can be selected where fewer than {least} regulators stand out.")
+    elif fit["n_pairs"] and not fit["n_selected"]:
+        parts.append(f"Nothing can be selected where fewer than {least} pairs stand out.")
     if min(fit["full_swap_p"], fit["partial_swap_p"]) < 0.01:
         parts.append("A swap test tells the knockoffs from the regulators, so the rate may be off.")
     parts.append("The rate is that of dependence given all other regulators; hidden causes and noise can break it.")

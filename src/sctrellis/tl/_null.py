@@ -40,7 +40,7 @@ def null(
 
     A score that only knows which regulators have many known targets is far above chance. Random networks with the same
     degrees are found as well by such a score; what is above them is knowledge of pairs. Reads no expression; scores are
-    compared by absolute value, as in :func:`sctrellis.tl.evaluate`.
+    compared as in :func:`sctrellis.tl.evaluate`.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def null(
     if key == network:
         msg = f"`key`: {key!r} is the known network itself. Name the network to judge against it."
         raise ValueError(msg)
-    known, scores = slots.read_network(ad, network), slots.read_network(ad, key, argument="key")
+    known, scores = slots.read_network(ad, network), slots.read_scores(ad, key)
     folds = slots.read_folds(ad, network)
     n_bad = int((~np.isfinite(scores.data)).sum())
     if n_bad:
@@ -168,7 +168,7 @@ def null(
     row, column = _positions(pairs)
     labels = slots.values_at(known, row, column) > 0
     _check_labels(labels, network, judged, universe, None)
-    found = np.abs(slots.values_at(scores, row, column))
+    found = slots.values_at(scores, row, column)
     _check_scores(key, found, row, column, ad.var_names, missing)
 
     result = null_test(

@@ -43,7 +43,7 @@ SOURCES = [
             "planted",
             "power_curve",
             "power_law",
-            "reliability",
+            "measurement_reliability",
             "thinning",
         )
     ),

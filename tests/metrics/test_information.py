@@ -179,7 +179,7 @@ def test_reliability_is_the_share_that_is_no_noise():
     counts = rng.poisson(rate)
     total = np.full(4000, 10_000)
     truth = [np.corrcoef(np.log1p(c), np.log1p(r))[0, 1] ** 2 for c, r in zip(counts.T, rate.T, strict=True)]
-    found = metrics.reliability(counts, total, n_repeats=5)
+    found = metrics.measurement_reliability(counts, total, n_repeats=5)
     np.testing.assert_allclose(found, truth, atol=0.05)
     assert found[0] < 0.4
     assert found[2] > 0.85
@@ -188,13 +188,13 @@ def test_reliability_is_the_share_that_is_no_noise():
 def test_counts_of_nothing_have_no_reliability():
     rng = np.random.default_rng(0)
     counts = np.column_stack([rng.poisson(3.0, size=300), np.zeros(300)])
-    found = metrics.reliability(counts, np.full(300, 500))
+    found = metrics.measurement_reliability(counts, np.full(300, 500))
     assert found[0] < 0.15  # pure noise of counting
     assert np.isnan(found[1])
-    again = metrics.reliability(counts, np.full(300, 500))
+    again = metrics.measurement_reliability(counts, np.full(300, 500))
     np.testing.assert_array_equal(found, again)
     counts[:150, 0] += 20
-    one, two = (metrics.reliability(counts, np.full(300, 500), seed=k)[0] for k in (0, 1))
+    one, two = (metrics.measurement_reliability(counts, np.full(300, 500), seed=k)[0] for k in (0, 1))
     assert one != two
     assert min(one, two) > 0.5
 
@@ -210,7 +210,7 @@ def test_counts_of_nothing_have_no_reliability():
 )
 def test_counts_that_are_none(counts, total, message):
     with pytest.raises(ValueError, match=message):
-        metrics.reliability(counts, total)
+        metrics.measurement_reliability(counts, total)
 
 
 # --- the whole

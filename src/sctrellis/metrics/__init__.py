@@ -22,13 +22,13 @@ from sctrellis.metrics._label_bounds import label_bounds
 from sctrellis.metrics._learning_curve import learning_curve
 from sctrellis.metrics._macro import macro, per_group
 from sctrellis.metrics._maximum_entropy import maximum_entropy
+from sctrellis.metrics._measurement_reliability import measurement_reliability
 from sctrellis.metrics._null_test import NullTest, null_test
 from sctrellis.metrics._partial_test import PartialTest, partial_test
 from sctrellis.metrics._power_curve import PowerCurve, power_curve
 from sctrellis.metrics._power_law import PowerLaw, power_law
 from sctrellis.metrics._precision_recall_curve import precision_recall_curve
 from sctrellis.metrics._ranking_table import ranking_table
-from sctrellis.metrics._reliability import reliability
 from sctrellis.metrics._reliability_curve import reliability_curve
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "learning_curve",
     "macro",
     "maximum_entropy",
+    "measurement_reliability",
     "null_test",
     "partial_test",
     "per_group",
@@ -76,6 +77,5 @@ __all__ = [
     "power_law",
     "precision_recall_curve",
     "ranking_table",
-    "reliability",
     "reliability_curve",
 ]

@@ -18,8 +18,8 @@ from sctrellis.metrics._knockoff_filter import check_level
 from sctrellis.metrics._knockoff_generator import Generator
 from sctrellis.metrics._knockoffs import check_arrays
 from sctrellis.metrics._learning_curve import EFFECTS, FRACTIONS, learning_curve
+from sctrellis.metrics._measurement_reliability import measurement_reliability
 from sctrellis.metrics._planted import Level
-from sctrellis.metrics._reliability import reliability
 
 _LEVELS: tuple[Level, ...] = ("linear", "logic", "counts", "measurement", "confounder")
 _N_BOOT = 100
@@ -206,7 +206,7 @@ def information(
     if counts is not None:
         whole = np.asarray(counts)
         sums = whole.sum(axis=1) if total is None else total
-        counted = reliability(whole[:, :p], sums, seed=children[4])
+        counted = measurement_reliability(whole[:, :p], sums, seed=children[4])
     found = {
         "size": size,
         "curve": curve,

@@ -13,8 +13,8 @@ from sctrellis.metrics._effective_size import standardised
 from sctrellis.metrics._knockoff_filter import check_level, family_qvalues
 from sctrellis.metrics._knockoff_generator import shrunk_correlation
 from sctrellis.metrics._knockoffs import check_arrays, knockoffs
+from sctrellis.metrics._measurement_reliability import check_counts
 from sctrellis.metrics._planted import Planter
-from sctrellis.metrics._reliability import check_counts
 from sctrellis.metrics._thinning import Counts
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)

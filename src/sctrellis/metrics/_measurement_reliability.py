@@ -7,7 +7,7 @@ from sctrellis.metrics._effective_size import standardised
 from sctrellis.metrics._thinning import Counts
 
 
-def reliability(counts: Any, total: Any = None, *, n_repeats: int = 3, seed: int | None = 0) -> np.ndarray:
+def measurement_reliability(counts: Any, total: Any = None, *, n_repeats: int = 3, seed: int | None = 0) -> np.ndarray:
     r"""Measure which share of the variance of each gene is more than the noise of counting.
 
     Parameters
@@ -51,7 +51,7 @@ def reliability(counts: Any, total: Any = None, *, n_repeats: int = 3, seed: int
     >>> from sctrellis import metrics
     >>> rng = np.random.default_rng(0)
     >>> rate = rng.gamma(2.0, size=(500, 1)) * [0.1, 1, 10]
-    >>> found = metrics.reliability(rng.poisson(rate), np.full(500, 1000))
+    >>> found = metrics.measurement_reliability(rng.poisson(rate), np.full(500, 1000))
     >>> bool((np.diff(found) > 0).all())
     True
     """

@@ -8,6 +8,7 @@ from sctrellis.pl._edge_uncertainty import edge_uncertainty
 from sctrellis.pl._gate import gate
 from sctrellis.pl._history import history
 from sctrellis.pl._latent import latent
+from sctrellis.pl._information import information
 from sctrellis.pl._network import network
 from sctrellis.pl._null import null
 from sctrellis.pl._distance_decay import distance_decay
@@ -32,6 +33,7 @@ __all__ = [
     "gate",
     "history",
     "latent",
+    "information",
     "network",
     "null",
     "distance_decay",

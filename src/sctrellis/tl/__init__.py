@@ -13,6 +13,7 @@ from sctrellis.tl._grids import grids
 from sctrellis.tl._grids_benchmark import grids_benchmark
 from sctrellis.tl._grids_null import grids_null
 from sctrellis.tl._hit_ratio import hit_ratio
+from sctrellis.tl._information import information
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._knockoffs import knockoffs
 from sctrellis.tl._null import null
@@ -40,6 +41,7 @@ __all__ = [
     "grids_benchmark",
     "grids_null",
     "hit_ratio",
+    "information",
     "infosem",
     "knockoffs",
     "null",

@@ -5,6 +5,7 @@ from sctrellis.pl._bias_audit import bias_audit
 from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._network import network
+from sctrellis.pl._null import null
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
 
@@ -14,6 +15,7 @@ __all__ = [
     "calibration",
     "history",
     "network",
+    "null",
     "precision_recall",
     "scores",
 ]

@@ -11,16 +11,20 @@ from sctrellis.metrics._degree_null import DegreeNull, degree_null
 from sctrellis.metrics._early_precision import early_precision, early_precision_ratio
 from sctrellis.metrics._exchangeability import exchangeability
 from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
-from sctrellis.metrics._label_bounds import label_bounds
 from sctrellis.metrics._knockoff_filter import e_bh, knockoff_qvalues
 from sctrellis.metrics._knockoffs import Knockoffs, knockoffs
+from sctrellis.metrics._label_bounds import label_bounds
 from sctrellis.metrics._macro import macro, per_group
 from sctrellis.metrics._maximum_entropy import maximum_entropy
 from sctrellis.metrics._null_test import NullTest, null_test
 from sctrellis.metrics._partial_test import PartialTest, partial_test
+from sctrellis.metrics._perturbation_baselines import perturbation_baselines
+from sctrellis.metrics._perturbation_metrics import perturbation_metrics
+from sctrellis.metrics._perturbation_skill import perturbation_skill
 from sctrellis.metrics._precision_recall_curve import precision_recall_curve
 from sctrellis.metrics._ranking_table import ranking_table
 from sctrellis.metrics._reliability_curve import reliability_curve
+from sctrellis.metrics._shuffled_network import shuffled_network
 
 __all__ = [
     "Bootstrap",
@@ -57,7 +61,11 @@ __all__ = [
     "null_test",
     "partial_test",
     "per_group",
+    "perturbation_baselines",
+    "perturbation_metrics",
+    "perturbation_skill",
     "precision_recall_curve",
     "ranking_table",
     "reliability_curve",
+    "shuffled_network",
 ]

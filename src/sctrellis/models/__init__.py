@@ -7,7 +7,7 @@ from sctrellis.models._infosem import InfoSEM, InfoSEMConfig, fit_infosem
 from sctrellis.models._io import SavedModel, load, save
 from sctrellis.models._prior import Features, reduce_embedding
 from sctrellis.models._ridge import RidgeNetwork, ridge_network
-from sctrellis.models._sem import sem_logdet, sem_noise, sem_response, spectral_radius
+from sctrellis.models._sem import sem_intervention, sem_logdet, sem_noise, sem_response, spectral_radius
 from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "resolve_device",
     "ridge_network",
     "save",
+    "sem_intervention",
     "sem_logdet",
     "sem_noise",
     "sem_response",

@@ -105,6 +105,21 @@ def test_the_interval_covers_the_skill():
     assert hits >= 88
 
 
+def test_an_interval_errs_towards_telling_nothing():
+    rng = np.random.default_rng(0)
+    errors = {f"b{i}": rng.gamma(2.0, size=8) for i in range(6)}
+    table = metrics.perturbation_skill(errors, baselines=list(errors)).set_index("method")
+    best = table["best_baseline"].iloc[0]
+    # The best baseline is as good as itself, and no better than the best of a replicate.
+    assert table.loc[best, ["value", "high"]].tolist() == [0, 0]
+    assert table.loc[best, "low"] < 0
+    draws = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), size=1000)
+    means = {name: draws @ values for name, values in errors.items()}
+    expected = np.percentile(1 - means["b0"] / np.minimum.reduce(list(means.values())), 2.5)
+    assert table.loc["b0", "low"] == pytest.approx(expected)
+    assert table.loc["b0", "high"] == pytest.approx(np.percentile(1 - means["b0"] / means[best], 97.5))
+
+
 def test_few_perturbations_have_no_interval():
     errors = {"m": [1.0, 1, 1, 1], "b": [2.0, 2, 2, 2]}
     table = metrics.perturbation_skill(errors, baselines=["b"])

@@ -51,9 +51,10 @@ def perturbation_skill(
     -----
     With :math:`m_a` the mean over perturbations of the errors of method a, skill is
     :math:`1 - m_a / \min_b m_b` over the baselines b: 1 is perfect, 0 as good as the best baseline, below 0 worse. A
-    replicate draws perturbations with replacement, never cells or genes, and takes its own minimum, so that the
-    interval also bears the choice of the baseline. Fewer than 5 perturbations have no interval, and fewer than 10 a
-    rough one, likely too narrow; ``note`` says so.
+    replicate draws perturbations with replacement, never cells or genes. The best of several baselines is lucky, and so
+    is the best of a replicate: for the lower limit each replicate takes its own minimum, for the upper limit it keeps
+    the baseline that is best on the data, so that the interval errs towards telling nothing. Fewer than 5 perturbations
+    have no interval, and fewer than 10 a rough one, likely too narrow; ``note`` says so.
 
     Examples
     --------
@@ -87,15 +88,16 @@ def perturbation_skill(
         msg = "A baseline of `mse` has no error at all: nothing can be gained over it."
         raise ValueError(msg)
     note = few(len(table), n_boot)
-    weights = resampled(len(table), n_boot, seed)
-    low, high = percentiles(_skill(weights @ table, at), level)
+    best = at[int(np.argmin(mean[at]))]
+    replicates = resampled(len(table), n_boot, seed) @ table
+    low, high = percentiles(_skill(replicates, at), level)[0], percentiles(_skill(replicates, [best]), level)[1]
     return pd.DataFrame(
         {
             "method": list(errors),
             "value": _skill(mean[None], at)[0],
             "low": low,
             "high": high,
-            "best_baseline": baselines[int(np.argmin(mean[at]))],
+            "best_baseline": list(errors)[best],
             "note": note,
         }
     )

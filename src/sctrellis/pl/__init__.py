@@ -6,6 +6,7 @@ from sctrellis.pl._calibration import calibration
 from sctrellis.pl._history import history
 from sctrellis.pl._network import network
 from sctrellis.pl._null import null
+from sctrellis.pl._perturbation_skill import perturbation_skill
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
 
@@ -16,6 +17,7 @@ __all__ = [
     "history",
     "network",
     "null",
+    "perturbation_skill",
     "precision_recall",
     "scores",
 ]

@@ -85,8 +85,8 @@ def perturbation_skill(
     rows = table[table["metric"] == "skill"].sort_values("value", kind="stable").reset_index(drop=True)
     ax = _style.axes(ax, (7.2, 1.7 + 0.36 * len(rows)))
     left = max(_LOWEST, min(float(np.nanmin(rows[["value", "low"]])), 0.0) - 0.05)
-    for at, row in rows.iterrows():
-        _line(ax, row, float(at), left)
+    for at in range(len(rows)):
+        _line(ax, rows.iloc[at], at, left)
     ceiling = float(record["fit"]["ceiling"])
     ax.axvline(0, color="black", linewidth=1.2, zorder=1)
     ax.axvline(ceiling, color="0.4", linewidth=1.2, linestyle=":", zorder=1)

@@ -174,7 +174,7 @@ def evaluate_perturbation(
     observed, noise = screen.changes[judged][:, at], screen.noise[judged][:, at]
     excluded = _perturbed.own_genes(wanted, genes)
     smallest = 2 * np.sqrt(noise) if min_change is None else min_change
-    options = {"excluded": excluded, "k": k, "min_change": smallest}
+    options: dict[str, Any] = {"excluded": excluded, "k": k, "min_change": smallest}
     scores = {name: perturbation_metrics(array, observed, **options) for name, array in methods.items()}
     floor = np.nanmean(np.where(excluded, np.nan, noise), axis=1)
 
@@ -296,7 +296,7 @@ def _parts(label: str, table: pd.DataFrame) -> tuple[str, ...]:
     return _perturbed.genes_of(str(label), table.columns)
 
 
-def _genes(var_names: pd.Index, models: Mapping[str, pd.DataFrame]) -> pd.Index:
+def _genes(var_names: Any, models: Mapping[str, pd.DataFrame]) -> Any:
     """Return the genes that all predictions have, in the order of the data."""
     shared = var_names[np.all([var_names.isin(table.columns) for table in models.values()], axis=0)]
     if not len(shared):
@@ -365,13 +365,15 @@ def _table(
                 "method": name,
                 "kind": "baseline" if name in baselines else "model",
                 "metric": "skill",
-                **row[["value", "low", "high"]].to_dict(),
+                "value": row["value"],
+                "low": row["low"],
+                "high": row["high"],
                 "n_perturbations": n,
                 "note": row["note"],
             }
         )
     table = pd.DataFrame(lines)
-    ranks = {metric: _can_rank(metric, part) for metric, part in table.groupby("metric", sort=False)}
+    ranks = {str(metric): _can_rank(str(metric), part) for metric, part in table.groupby("metric", sort=False)}
     ranks["skill"] = ranks["mse"]
     table["can_rank"] = table["metric"].map(ranks).astype(bool)
     return table[[*(c for c in table if c not in ("can_rank", "note")), "can_rank", "note"]]

@@ -277,7 +277,7 @@ def _units(ad: Any, key: str, network: sparse.csr_matrix, units: Units | None) -
     return units, n_obs
 
 
-def _read_perturbed(perturbed: Any, var_names: pd.Index) -> list[tuple[str, ...]]:
+def _read_perturbed(perturbed: Any, var_names: Any) -> list[tuple[str, ...]]:
     """Return the genes of each perturbation, all of them in the data."""
     entries = [perturbed] if isinstance(perturbed, str) else list(perturbed)
     wanted = [
@@ -296,7 +296,7 @@ def _read_perturbed(perturbed: Any, var_names: pd.Index) -> list[tuple[str, ...]
     return wanted
 
 
-def _read_levels(level: Any, wanted: Sequence[Sequence[str]], var_names: pd.Index, rows: Any) -> dict[str, float]:
+def _read_levels(level: Any, wanted: Sequence[Sequence[str]], var_names: Any, rows: Any) -> dict[str, float]:
     """Return the level that each perturbed gene is held at."""
     genes = list(dict.fromkeys(gene for part in wanted for gene in part))
     if isinstance(level, Mapping):
@@ -315,7 +315,7 @@ def _read_levels(level: Any, wanted: Sequence[Sequence[str]], var_names: pd.Inde
 
 
 def _clamped(
-    wanted: Sequence[Sequence[str]], levels: Mapping[str, float], var_names: pd.Index, mean: np.ndarray
+    wanted: Sequence[Sequence[str]], levels: Mapping[str, float], var_names: Any, mean: np.ndarray
 ) -> np.ndarray:
     """Return the change that genes are held at, NaN where they are free."""
     clamped = np.full((len(wanted), len(var_names)), np.nan)
@@ -345,7 +345,7 @@ def _propagate(
     return found.cpu().numpy(), radius, factor
 
 
-def _leaving(network: sparse.csr_matrix, wanted: Sequence[Sequence[str]], var_names: pd.Index) -> np.ndarray:
+def _leaving(network: sparse.csr_matrix, wanted: Sequence[Sequence[str]], var_names: Any) -> np.ndarray:
     """Return how many edges leave the genes of each perturbation."""
     degree = np.diff(network.indptr)
     return np.array([degree[var_names.get_indexer(list(genes))].sum() for genes in wanted])

@@ -1,7 +1,7 @@
-"""Do networks predict knock-outs better than baselines that know no network? A real screen, and a simulated linear one.
+"""Do networks predict knock-outs better than baselines without one? A real screen, and a simulated linear one.
 
-Needs ``perturb/papalexi2021_eccite_THP1_299genes.h5ad`` in the folder of the environment variable SCTRELLIS_DATA for the
-real part, and goes on without it where it is absent.
+Needs ``perturb/papalexi2021_eccite_THP1_299genes.h5ad`` in the folder of the environment variable SCTRELLIS_DATA for
+the real part, and goes on without it where it is absent.
 """
 
 import os
@@ -28,8 +28,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 N_CELLS = 60
 LABELS = {"pearson": "pearson, one step"}
 READING = (
-    "Changes are means over perturbed minus over control cells, the perturbed gene left out. Networks are inferred from "
-    "control cells alone; baselines predict each perturbation from the others. Skill is 1 minus the squared error over "
+    "Changes are means over perturbed minus over control cells, the perturbed gene left out. Networks are inferred "
+    "from control cells alone; baselines predict each perturbation from the others. Skill is 1 minus the squared error over "
     "that of the best baseline: 0 is as good, 1 perfect, the ceiling what noise leaves to be had. mse is in units of "
     "1e-3 squared log-normalised expression; top_overlap of the 20 genes that change most; direction over genes that "
     "change by more than two standard errors."
@@ -132,8 +132,8 @@ def main() -> None:
         table, each, record = real(path, args.seeds)
         fit = record["fit"]
         facts = (
-            f"Papalexi et al. 2021, THP-1 cells, {fit['n_genes']} genes. {fit['n_perturbations']} knocked-out genes are "
-            f"among them and judged, {fit['n_train']} teach the baselines; {fit['n_control']:,} control cells. Best "
+            f"Papalexi et al. 2021, THP-1 cells, {fit['n_genes']} genes. {fit['n_perturbations']} knocked-out genes "
+            f"are among them and judged, {fit['n_train']} teach the baselines; {fit['n_control']:,} control cells. Best "
             f"baseline {fit['best_baseline']}, ceiling {fit['ceiling']:.2f}."
         )
         words = [f"- {name}: {verdict['words']}" for name, verdict in record["verdict"].items()]

@@ -29,10 +29,10 @@ N_CELLS = 60
 LABELS = {"pearson": "pearson, one step"}
 READING = (
     "Changes are means over perturbed minus over control cells, the perturbed gene left out. Networks are inferred "
-    "from control cells alone; baselines predict each perturbation from the others. Skill is 1 minus the squared error over "
-    "that of the best baseline: 0 is as good, 1 perfect, the ceiling what noise leaves to be had. mse is in units of "
-    "1e-3 squared log-normalised expression; top_overlap of the 20 genes that change most; direction over genes that "
-    "change by more than two standard errors."
+    "from control cells alone; baselines predict each perturbation from the others. Skill is 1 minus the squared "
+    "error over that of the best baseline: 0 is as good, 1 perfect, the ceiling what noise leaves to be had. mse is "
+    "in units of 1e-3 squared log-normalised expression; top_overlap of the 20 genes that change most; direction "
+    "over genes that change by more than two standard errors."
 )
 
 
@@ -133,8 +133,8 @@ def main() -> None:
         fit = record["fit"]
         facts = (
             f"Papalexi et al. 2021, THP-1 cells, {fit['n_genes']} genes. {fit['n_perturbations']} knocked-out genes "
-            f"are among them and judged, {fit['n_train']} teach the baselines; {fit['n_control']:,} control cells. Best "
-            f"baseline {fit['best_baseline']}, ceiling {fit['ceiling']:.2f}."
+            f"are among them and judged, {fit['n_train']} teach the baselines; {fit['n_control']:,} control cells. "
+            f"Best baseline {fit['best_baseline']}, ceiling {fit['ceiling']:.2f}."
         )
         words = [f"- {name}: {verdict['words']}" for name, verdict in record["verdict"].items()]
         sections += [

@@ -49,7 +49,7 @@ def test_dots_and_intervals_are_the_table():
     assert [line.get_xdata()[0] for line in ax.lines] == [0, 0.8]
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == ["shuffled network of net", "mean of other perturbations", "net"]
-    assert ax.get_title(loc="left") == "net: better than the best baseline, mean of other perturbations"
+    assert ax.get_title(loc="left") == "net: better than the best baseline"
     assert ax.get_xlabel() == "skill over the best baseline (95 % interval over 9 perturbations)"
 
 

@@ -105,13 +105,8 @@ def perturbation_skill(
     _style.tidy(ax)
     ax.spines["left"].set_visible(False)
     model, verdict = next(iter(record["verdict"].items()))
-    best = _label(str(record["fit"]["best_baseline"]))
     ax.set_title(
-        f"{model}: {_VERDICTS[verdict['code']]} the best baseline, {best}",
-        loc="left",
-        weight="bold",
-        fontsize="medium",
-        pad=10,
+        f"{model}: {_VERDICTS[verdict['code']]} the best baseline", loc="left", weight="bold", fontsize="medium", pad=10
     )
     return ax
 

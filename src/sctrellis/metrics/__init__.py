@@ -30,9 +30,13 @@ from sctrellis.metrics._null_test import NullTest, null_test
 from sctrellis.metrics._partial_test import PartialTest, partial_test
 from sctrellis.metrics._power_curve import PowerCurve, power_curve
 from sctrellis.metrics._power_law import PowerLaw, power_law
+from sctrellis.metrics._perturbation_baselines import perturbation_baselines
+from sctrellis.metrics._perturbation_metrics import perturbation_metrics
+from sctrellis.metrics._perturbation_skill import perturbation_skill
 from sctrellis.metrics._precision_recall_curve import precision_recall_curve
 from sctrellis.metrics._ranking_table import ranking_table
 from sctrellis.metrics._reliability_curve import reliability_curve
+from sctrellis.metrics._shuffled_network import shuffled_network
 
 __all__ = [
     "Bootstrap",
@@ -52,6 +56,12 @@ __all__ = [
     "bootstrap",
     "calibration_error",
     "calibration_table",
+    "early_precision",
+    "early_precision_ratio",
+    "fit_calibrator",
+    "hit_rate",
+    "hit_rate_ceiling",
+    "label_bounds",
     "certificate",
     "collinear_groups",
     "component_audit",
@@ -74,6 +84,10 @@ __all__ = [
     "knockoffs",
     "label_bounds",
     "learning_curve",
+    "hit_rate",
+    "hit_rate_ceiling",
+    "knockoff_qvalues",
+    "knockoffs",
     "macro",
     "maximum_entropy",
     "measurement_reliability",
@@ -86,4 +100,11 @@ __all__ = [
     "ranking_table",
     "reliability_curve",
     "thinned_noise",
+    "perturbation_baselines",
+    "perturbation_metrics",
+    "perturbation_skill",
+    "precision_recall_curve",
+    "ranking_table",
+    "reliability_curve",
+    "shuffled_network",
 ]

@@ -17,6 +17,7 @@ from sctrellis.pl._history import history
 from sctrellis.pl._locus import locus
 from sctrellis.pl._network import network
 from sctrellis.pl._perturbation import perturbation
+from sctrellis.pl._perturbation_skill import perturbation_skill
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._redundancy import redundancy
 from sctrellis.pl._scores import scores
@@ -42,6 +43,7 @@ __all__ = [
     "locus",
     "network",
     "perturbation",
+    "perturbation_skill",
     "precision_recall",
     "redundancy",
     "scores",

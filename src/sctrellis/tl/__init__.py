@@ -14,6 +14,7 @@ from sctrellis.tl._grids_benchmark import grids_benchmark
 from sctrellis.tl._grids_null import grids_null
 from sctrellis.tl._hit_ratio import hit_ratio
 from sctrellis.tl._information import information
+from sctrellis.tl._evaluate_perturbation import evaluate_perturbation
 from sctrellis.tl._infosem import infosem
 from sctrellis.tl._knockoffs import knockoffs
 from sctrellis.tl._null import null
@@ -26,6 +27,7 @@ from sctrellis.tl._latent_map import latent_map
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._shrinkage import shrinkage
+from sctrellis.tl._predict_perturbation import predict_perturbation
 
 __all__ = [
     "attribution",
@@ -42,6 +44,7 @@ __all__ = [
     "grids_null",
     "hit_ratio",
     "information",
+    "evaluate_perturbation",
     "infosem",
     "knockoffs",
     "null",
@@ -54,4 +57,5 @@ __all__ = [
     "regnet",
     "regnet_finetune",
     "shrinkage",
+    "predict_perturbation",
 ]

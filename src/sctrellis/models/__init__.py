@@ -10,6 +10,7 @@ from sctrellis.models._ensemble import SEMFit
 from sctrellis.models._infosem import InfoSEM, InfoSEMConfig, fit_infosem
 from sctrellis.models._io import SavedModel, load, save
 from sctrellis.models._prior import Features, reduce_embedding
+from sctrellis.models._propagate import Propagated, propagate
 from sctrellis.models._regnet import RegNet, RegNetConfig, load_regnet
 from sctrellis.models._regnet_fit import RegNetFit, fit_regnet
 from sctrellis.models._regnet_transfer import TransferConfig, transfer_regnet
@@ -19,6 +20,8 @@ from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
 from sctrellis.models._translator import Effects, Translator, TranslatorFit, load_translator
 
 __all__ = [
+    "Propagated",
+    "propagate",
     "CisConfig",
     "CisTranslator",
     "CrossmodalConfig",

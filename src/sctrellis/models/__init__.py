@@ -20,8 +20,6 @@ from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
 from sctrellis.models._translator import Effects, Translator, TranslatorFit, load_translator
 
 __all__ = [
-    "Propagated",
-    "propagate",
     "CisConfig",
     "CisTranslator",
     "CrossmodalConfig",
@@ -33,6 +31,7 @@ __all__ = [
     "InfoSEM",
     "InfoSEMConfig",
     "LabelledPairs",
+    "Propagated",
     "RegNet",
     "RegNetConfig",
     "RegNetFit",
@@ -52,6 +51,7 @@ __all__ = [
     "load",
     "load_regnet",
     "load_translator",
+    "propagate",
     "reduce_embedding",
     "resolve_device",
     "ridge_network",

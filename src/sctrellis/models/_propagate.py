@@ -51,7 +51,7 @@ def propagate(
     max_radius
         Where the spectral radius is larger, all effects are scaled down to it; None leaves them.
     device
-        Torch device: ``"auto"`` takes CUDA when present, else the CPU; a device that is missing raises.
+        Torch device; ``"auto"`` takes CUDA when present, else the CPU.
 
     Returns
     -------

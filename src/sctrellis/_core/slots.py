@@ -270,6 +270,8 @@ def write(
     var: Mapping[str, Any] | None = None,
     varp: Mapping[str, Any] | None = None,
     varm: Mapping[str, Any] | None = None,
+    obsm: Mapping[str, Any] | None = None,
+    layers: Mapping[str, Any] | None = None,
     uns: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write results into the slots and return their names; nothing is written unless everything can be.
@@ -278,7 +280,7 @@ def write(
     ----------
     adata
         The AnnData, or the MuData itself.
-    obs, var, varp, varm, uns
+    obs, var, varp, varm, obsm, layers, uns
         Key to value; ``varp`` values become CSR float32 (int8 stays int8).
     """
     networks: dict[str, Any] = {}
@@ -292,11 +294,18 @@ def write(
             raise ValueError(msg)
         networks[key] = csr
     genes, cells = (adata.n_vars, "genes"), (adata.n_obs, "cells")
-    for slot, values, (length, what) in (("obs", obs, cells), ("var", var, genes), ("varm", varm, genes)):
+    by_row = (("obs", obs, cells), ("var", var, genes), ("varm", varm, genes), ("obsm", obsm, cells))
+    for slot, values, (length, what) in by_row:
         for key, value in (values or {}).items():
             if np.shape(value)[:1] not in ((), (length,)):
                 msg = f"`{slot}[{key!r}]` of shape {np.shape(value)} cannot be written for {length} {what}."
                 raise ValueError(msg)
+    for key, value in (layers or {}).items():
+        if np.shape(value) != adata.shape:
+            msg = (
+                f"`layers[{key!r}]` of shape {np.shape(value)} cannot be written for an object of shape {adata.shape}."
+            )
+            raise ValueError(msg)
     if adata.is_view:
         adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
     for key, value in (obs or {}).items():
@@ -307,7 +316,11 @@ def write(
         adata.varp[key] = value
     for key, value in (varm or {}).items():
         adata.varm[key] = value
+    for key, value in (obsm or {}).items():
+        adata.obsm[key] = value
+    for key, value in (layers or {}).items():
+        adata.layers[key] = value
     for key, value in (uns or {}).items():
         adata.uns[key] = value
-    named = {"obs": obs, "var": var, "varp": varp, "varm": varm, "uns": uns}
+    named = {"obs": obs, "var": var, "varp": varp, "varm": varm, "obsm": obsm, "layers": layers, "uns": uns}
     return [f"{slot}[{key!r}]" for slot, values in named.items() for key in (values or {})]

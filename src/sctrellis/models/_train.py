@@ -30,20 +30,25 @@ class ParamGroup:
     lr
         Learning rate at the start of a phase.
     optimiser
-        ``"adam"`` (betas 0.9 and 0.99) or ``"rmsprop"``.
+        ``"adam"`` or ``"adamw"`` (betas 0.9 and 0.99), or ``"rmsprop"``.
     decay
         ``"cosine"`` to zero over the phase, or the factor that an epoch of the phase multiplies the rate by.
+    weight_decay
+        Share of the learning rate that parameters shrink by in a step; ``"adamw"`` only.
     """
 
     params: Sequence[nn.Parameter]
     lr: float
-    optimiser: Literal["adam", "rmsprop"] = "adam"
+    optimiser: Literal["adam", "adamw", "rmsprop"] = "adam"
     decay: float | Literal["cosine"] = 1.0
+    weight_decay: float = 0.0
 
     def build(self) -> torch.optim.Optimizer:
         """Return the optimiser."""
         if self.optimiser == "adam":
             return torch.optim.Adam(self.params, lr=self.lr, betas=(0.9, 0.99))
+        if self.optimiser == "adamw":
+            return torch.optim.AdamW(self.params, lr=self.lr, betas=(0.9, 0.99), weight_decay=self.weight_decay)
         return torch.optim.RMSprop(self.params, lr=self.lr)
 
     def rate(self, fraction: float, epoch: int) -> float:

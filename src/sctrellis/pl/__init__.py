@@ -12,6 +12,7 @@ from sctrellis.pl._network import network
 from sctrellis.pl._precision_recall import precision_recall
 from sctrellis.pl._scores import scores
 from sctrellis.pl._shrinkage import shrinkage
+from sctrellis.pl._translation import translation
 
 __all__ = [
     "alignment",
@@ -26,4 +27,5 @@ __all__ = [
     "precision_recall",
     "scores",
     "shrinkage",
+    "translation",
 ]

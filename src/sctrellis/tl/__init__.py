@@ -12,6 +12,7 @@ from sctrellis.tl._latent_map import latent_map
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._shrinkage import shrinkage
+from sctrellis.tl._translate import translate
 
 __all__ = [
     "baseline",
@@ -26,4 +27,5 @@ __all__ = [
     "regnet",
     "regnet_finetune",
     "shrinkage",
+    "translate",
 ]

@@ -15,7 +15,7 @@ ON_ADATA = frozenset({"pp", "tl", "get", "pl"})
 WRITING = frozenset({"pp", "tl"})
 MAX_POSITIONAL = 3
 # These make an object of what they are given, instead of writing into one.
-MAKING = frozenset({"pp.multiome"})
+MAKING = frozenset({"pp.multiome", "tl.predict_perturbation"})
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 # One word for one thing: a parameter of another house's name, and ours.
 OTHER_NAMES = {

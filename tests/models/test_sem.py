@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sctrellis.models import sem_logdet, sem_noise, sem_response, spectral_radius
+from sctrellis.models import sem_intervention, sem_logdet, sem_noise, sem_response, spectral_radius
 
 
 def system(n_regulators=7, n_genes=23, n_cells=11, *, seed=0, radius=0.8, dtype=torch.float64):
@@ -132,3 +132,31 @@ def test_spectral_radius_without_loops_is_zero():
     rng = np.random.default_rng(0)
     acyclic = torch.tensor(np.triu(rng.normal(size=(6, 6)), 1))
     assert spectral_radius(acyclic, torch.arange(6)) == 0.0
+
+
+@pytest.mark.parametrize(("n_regulators", "n_genes"), [(7, 23), (12, 12)])
+def test_an_intervention_solves_the_equations_of_the_free_genes(n_regulators, n_genes):
+    _, weights, regulators = system(n_regulators, n_genes)
+    sets = ([0], [1, 2], [int(regulators[0]), int(regulators[3]), 5])
+    clamped = torch.full((3, n_genes), torch.nan, dtype=weights.dtype)
+    for i, genes in enumerate(sets):
+        clamped[i, genes] = torch.arange(1, len(genes) + 1, dtype=weights.dtype)
+    found = sem_intervention(clamped, weights, regulators)
+    effects = torch.eye(n_genes, dtype=weights.dtype) - dense(weights, regulators)
+    for i, genes in enumerate(sets):
+        cut = effects.clone()
+        cut[:, genes] = 0
+        expected = clamped[i].nan_to_num() @ torch.linalg.inv(torch.eye(n_genes, dtype=weights.dtype) - cut)
+        torch.testing.assert_close(found[i], expected)
+    torch.testing.assert_close(found[~clamped.isnan()], clamped[~clamped.isnan()])
+    # Where effects die out, many steps end in the steady state; one step is the direct effects.
+    torch.testing.assert_close(sem_intervention(clamped, weights, regulators, n_steps=400), found)
+    first = sem_intervention(clamped, weights, regulators, n_steps=1)
+    torch.testing.assert_close(first[0, 1:], (clamped[0].nan_to_num() @ effects)[1:])
+
+
+def test_a_clamped_gene_does_not_listen():
+    # 0 -> 1 -> 2, both held: 2 follows 1 alone.
+    weights, regulators = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 3.0]]), torch.tensor([0, 1])
+    found = sem_intervention(torch.tensor([[1.0, -1.0, torch.nan]]), weights, regulators)
+    assert found.tolist() == [[1.0, -1.0, -3.0]]

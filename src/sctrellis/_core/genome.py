@@ -39,33 +39,56 @@ def cis(
     CSR float32 of shape (n_genes, n_peaks): signed distances (see :func:`distance`), with zeros stored.
     """
     n_genes, n_peaks = len(tss), len(start)
-    peaks, genes = np.flatnonzero(chrom >= 0), np.flatnonzero(gene_chrom >= 0)
-    origin = (gene_chrom[genes].astype(np.int64) + 1) * _STRIDE + tss[genes]
-    first = (chrom[peaks].astype(np.int64) + 1) * _STRIDE + start[peaks]
-    length = (end - start)[peaks].astype(np.int64)
-    rows, columns = [], []
-    # A peak reaches into the window if it starts in it, or before it by less than its length. Within a class of lengths
-    # (powers of two) the second are few, however long the longest peak of all is.
+    row, column = reaching(chrom, start, end, gene_chrom, tss - window, tss + window + 1)
+    data = distance(start[column], end[column], tss[row], forward[row]).astype(np.float32)
+    # Not through COO: its conversion is free to drop what it takes for zeros.
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_genes))])
+    return sparse.csr_matrix((data, column, indptr), shape=(n_genes, n_peaks))
+
+
+def reaching(
+    chrom: np.ndarray, start: np.ndarray, end: np.ndarray, asked_chrom: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which intervals share a base with which stretches, by sorted joins.
+
+    Parameters
+    ----------
+    chrom : (n,)
+        Code of each interval's chromosome; negative where unknown.
+    start, end : (n,)
+        First base of the interval, and the base after its last, counted from 0.
+    asked_chrom : (m,)
+        Code of each stretch's chromosome; negative where unknown.
+    low, high : (m,)
+        First base of the stretch, which may be negative, and the base after its last.
+
+    Returns
+    -------
+    Positions of the stretch and of the interval of every pair, sorted by stretch and then by interval.
+    """
+    where, asked = np.flatnonzero(chrom >= 0), np.flatnonzero(asked_chrom >= 0)
+    first = (chrom[where].astype(np.int64) + 1) * _STRIDE + start[where]
+    length = (end - start)[where].astype(np.int64)
+    offset = (asked_chrom[asked].astype(np.int64) + 1) * _STRIDE
+    lowest, highest = offset + low[asked], offset + high[asked]
+    rows, columns = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    # An interval reaches into a stretch if it starts in it, or before it by less than its length. Within a class of
+    # lengths (powers of two) the second are few, however long the longest interval of all is.
     lengths = np.ceil(np.log2(length)).astype(np.int64)
     for size in np.unique(lengths):
         members = np.flatnonzero(lengths == size)
         members = members[np.argsort(first[members], kind="stable")]
         starts = first[members]
-        low = np.searchsorted(starts, origin - window - length[members].max() + 1, side="left")
-        high = np.searchsorted(starts, origin + window, side="right")
-        count = high - low
-        row = np.repeat(np.arange(len(genes)), count)
-        column = members[np.arange(count.sum()) - np.repeat(np.cumsum(count) - count - low, count)]
-        reaches = first[column] + length[column] > origin[row] - window
-        rows.append(genes[row[reaches]])
-        columns.append(peaks[column[reaches]])
-    row = np.concatenate([*rows, np.zeros(0, dtype=np.int64)])
-    column = np.concatenate([*columns, np.zeros(0, dtype=np.int64)])
-    data = distance(start[column], end[column], tss[row], forward[row]).astype(np.float32)
-    # Not through COO: its conversion is free to drop what it takes for zeros.
+        begin = np.searchsorted(starts, lowest - length[members].max() + 1, side="left")
+        count = np.searchsorted(starts, highest, side="left") - begin
+        row = np.repeat(np.arange(len(asked)), count)
+        column = members[np.arange(count.sum()) - np.repeat(np.cumsum(count) - count - begin, count)]
+        reaches = first[column] + length[column] > lowest[row]
+        rows.append(asked[row[reaches]])
+        columns.append(where[column[reaches]])
+    row, column = np.concatenate(rows), np.concatenate(columns)
     order = np.lexsort((column, row))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_genes))])
-    return sparse.csr_matrix((data[order], column[order], indptr), shape=(n_genes, n_peaks))
+    return row[order], column[order]
 
 
 def distance(start: np.ndarray, end: np.ndarray, tss: np.ndarray, forward: np.ndarray) -> np.ndarray:

@@ -81,6 +81,16 @@ class Keys:
         """``.varp``: fold of each pair of the universe."""
         return f"{self.base}_fold"
 
+    @property
+    def qval(self) -> str:
+        """``.varp``: q-value of each scored pair."""
+        return f"{self.base}_qval"
+
+    @property
+    def null(self) -> str:
+        """``.uns``: the network beside random known edges."""
+        return f"{self.base}_null"
+
     def stage(self, name: str) -> str:
         """``.varp``: the network after one stage of a fit."""
         return f"{self.base}_{name}"

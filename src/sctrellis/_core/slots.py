@@ -241,6 +241,35 @@ def variables(mdata: Any, mod: str) -> np.ndarray:
     return positions
 
 
+def positions(modality: Any, names: Sequence[str] | pd.Series, where: str) -> np.ndarray:
+    """Return the positions of variables by name, in order; ``where`` says what named them, for the message."""
+    at = modality.var_names.get_indexer(list(names))
+    if (at < 0).any():
+        missing = list(dict.fromkeys(name for name, i in zip(names, at, strict=True) if i < 0))
+        msg = (
+            f"{len(missing)} names in `{where}` are no longer variables of their modality ({checks.some(missing)}): it "
+            "was filtered or renamed since. Run the search again."
+        )
+        raise ValueError(msg)
+    return at
+
+
+def coordinates(modality: Any, where: str, columns: Sequence[str] = ("chrom", "start", "end")) -> pd.DataFrame:
+    """Return columns of ``.var`` with the chromosome as str, empty where unknown, and positions as int64, then -1."""
+    for column in columns:
+        remedy = "`sctrellis.pp.multiome(rna, atac, genes=...)` writes coordinates."
+        checks.has_slot("mdata", column, modality.var.columns, f"{where}.var", remedy)
+    table = modality.var[list(columns)].copy()
+    table["chrom"] = table["chrom"].astype(str)
+    whole = [column for column in columns if column != "chrom"]
+    return table.fillna(dict.fromkeys(whole, -1)).astype(dict.fromkeys(whole, np.int64))
+
+
+def openness(peaks: Any) -> np.ndarray:
+    """Return the share of cells in which each peak is open."""
+    return np.asarray((peaks.X != 0).sum(axis=0)).ravel() / peaks.n_obs
+
+
 def network_csr(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray, n_vars: int) -> sparse.csr_matrix:
     """Return scores of regulators x targets as a gene x gene CSR, with every scored pair stored, zeros too.
 

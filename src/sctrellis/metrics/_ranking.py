@@ -120,6 +120,36 @@ class Ranking:
         return Curve(n, tp, self._values, integral)
 
 
+class Order:
+    """Pairs sorted by score once, to be read under many labellings.
+
+    Parameters
+    ----------
+    scores : (n,)
+        Scores.
+    """
+
+    def __init__(self, scores: np.ndarray) -> None:
+        order = np.argsort(-scores, kind="stable")
+        values = scores[order]
+        ends = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
+        self._block = np.empty(len(values), dtype=np.int64)
+        self._block[order] = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=-1))
+        self._bounds = np.concatenate([[0.0], ends + 1.0])
+        self._values = values[ends]
+
+    def curve(self, positive: np.ndarray) -> Curve:
+        """Return the curve of a labelling, given by the positions of its positive pairs (at least one)."""
+        blocks, counts = np.unique(self._block[positive], return_counts=True)
+        tp = np.cumsum(counts).astype(np.float64)
+        # Blocks between two with a positive are one block: no area changes.
+        n = np.column_stack([self._bounds[blocks], self._bounds[blocks + 1]]).ravel()
+        found = np.column_stack([tp - counts, tp]).ravel()
+        at = np.maximum(np.column_stack([blocks - 1, blocks]).ravel(), 0)
+        last = len(self._values) - 1
+        return Curve(np.append(n, self._bounds[-1]), np.append(found, tp[-1]), self._values[np.append(at, last)])
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float) -> np.ndarray:
     # Blocks whose weights are all 0 at the top of the list: 0 / 0, which stands for "no pair yet".
     return np.divide(numerator, denominator, out=np.full(len(numerator), empty), where=denominator > 0)

@@ -14,7 +14,7 @@ from sctrellis.models._regnet import RegNet, RegNetConfig, load_regnet
 from sctrellis.models._regnet_fit import RegNetFit, fit_regnet
 from sctrellis.models._regnet_transfer import TransferConfig, transfer_regnet
 from sctrellis.models._ridge import RidgeNetwork, ridge_network
-from sctrellis.models._sem import sem_logdet, sem_noise, sem_response, spectral_radius
+from sctrellis.models._sem import sem_intervention, sem_logdet, sem_noise, sem_response, spectral_radius
 from sctrellis.models._shrink import ShrinkConfig, ShrunkNetwork, shrink_network
 from sctrellis.models._translator import Effects, Translator, TranslatorFit, load_translator
 
@@ -53,6 +53,7 @@ __all__ = [
     "resolve_device",
     "ridge_network",
     "save",
+    "sem_intervention",
     "sem_logdet",
     "sem_noise",
     "sem_response",

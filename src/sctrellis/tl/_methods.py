@@ -52,6 +52,12 @@ METHODS: tuple[Method, ...] = (
     Method(name="ridge", function_name="baseline", options={"method": "ridge"}, stochastic=True),
     Method(name="gbm", function_name="baseline", options={"method": "gbm"}, stochastic=True, follows_genes=False),
     Method(name="random", function_name="baseline", options={"method": "random"}, stochastic=True, follows_genes=False),
+    Method(
+        name="knockoffs",
+        options={"targets": "all", "n_draws": 2},
+        stochastic=True,
+        follows_genes=False,
+    ),
     Method(name="one_hot", function_name="edge_classifier", options={"method": "one_hot"}),
     Method(name="degree", function_name="edge_classifier", options={"method": "degree"}),
     Method(

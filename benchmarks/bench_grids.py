@@ -1,0 +1,458 @@
+"""The search for sets of elements: against brute force, on digits, on learned surrogates, and in time."""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from _common import cached, parser, spread, write
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+BASELINES = (
+    "random",
+    "saliency",
+    "smoothgrad",
+    "grad_x_input",
+    "single_knockout",
+    "sage",
+    "fimap",
+    "fimap_budget",
+    "greedy",
+)
+STARTS = ("backward", "continuation_0.4", "random_0")
+
+
+def oracle_rows(seeds: range) -> list[dict[str, Any]]:
+    """Search functions whose best set is known: 24 elements, 400 cells, no learning."""
+    import torch
+    from gates import SCENARIOS, best_drop, drop, lay_out, objective, states
+
+    from sctrellis.explain import attribute, subset_search
+
+    rows: list[dict[str, Any]] = []
+    for scenario, (size, kinds) in SCENARIOS.items():
+        gates = lay_out(kinds)
+        tasks = [(gates, states(gates, 24, 400, p_open=0.75, seed=s)) for s in seeds]
+        best = [best_drop(gates, x, size) for _, x in tasks]
+        goal = objective(tasks, dtype=torch.float32)
+        found: dict[str, tuple[Any, float]] = {}
+        for method in BASELINES:
+            start = time.process_time()
+            index = attribute(goal, size, method, seed=list(seeds)).index
+            found[method] = index, time.process_time() - start
+        for method in ("grids", "grids+"):
+            # Not even where all sets could be compared: the search is what is judged.
+            start = time.process_time()
+            index = subset_search(goal, size, method=method, seed=list(seeds), max_exhaustive=0).index
+            found[method] = index[:, None], time.process_time() - start
+        for method, (index, seconds) in found.items():
+            for task, (_, x) in enumerate(tasks):
+                share = np.mean([drop(gates, x, chosen) for chosen in index[task].tolist()]) / best[task]
+                rows.append(
+                    {
+                        "scenario": scenario,
+                        "n_peaks": size,
+                        "method": method,
+                        "seed": seeds[task],
+                        "share": share,
+                        "optimal": share > 1 - 1e-9,
+                        "cpu_s": seconds / len(tasks),
+                    }
+                )
+    return rows
+
+
+def digit_rows(seeds: range) -> list[dict[str, Any]]:
+    """Search pixels that make an 8 a 3."""
+    from digits import SIZE, fitted
+
+    from sctrellis.explain import attribute, subset_search
+
+    rows = []
+    for seed in seeds:
+        digits = fitted(seed)
+        goal = digits.objective()
+        sets = {method: attribute(goal, SIZE, method, seed=seed).index[0] for method in BASELINES}
+        for method in ("grids", "grids+"):
+            sets[method] = subset_search(goal, SIZE, method=method, seed=seed).index
+        for method, index in sets.items():
+            flipped = np.mean([digits.flipped(chosen) for chosen in index])
+            rows.append({"seed": seed, "method": method, "flipped": flipped, "accuracy": digits.accuracy})
+    return rows
+
+
+def oracle(args: argparse.Namespace) -> None:
+    start = time.process_time()
+    table = pd.DataFrame(oracle_rows(range(10)))
+    seconds = time.process_time() - start
+    by = table.groupby(["method", "scenario"], sort=False).agg(share=("share", "mean"), optimal=("optimal", "sum"))
+    cells = (by["share"].map("{:.3f}".format) + " (" + by["optimal"].astype(str) + ")").unstack("scenario")
+    cells = cells.loc[table["method"].unique()].reset_index()
+    plus, published, greedy = (table[table["method"] == m] for m in ("grids+", "grids", "greedy"))
+    gap = (published.groupby("scenario")["share"].mean() - greedy.groupby("scenario")["share"].mean()).min()
+    bars = [
+        ("grids+ optimal", ">= 49 of 50", f"{plus['optimal'].sum()} of {len(plus)}", plus["optimal"].sum() >= 49),
+        (
+            "grids+ mean share of the best drop",
+            ">= 0.999",
+            f"{plus['share'].mean():.4f}",
+            plus["share"].mean() >= 0.999,
+        ),
+        ("grids - greedy, worst scenario", ">= -0.02", f"{gap:+.3f}", gap >= -0.02),
+        ("all methods, all scenarios", "< 60 s on 2 cores (120 CPU s)", f"{seconds:.0f} CPU s", seconds < 120),
+    ]
+    digits = pd.DataFrame(digit_rows(range(5)))
+    flips = digits.pivot(index="method", columns="seed", values="flipped").loc[digits["method"].unique()].reset_index()
+    accuracy = digits.groupby("seed")["accuracy"].first()
+    rows = digits.set_index(["method", "seed"])["flipped"]
+    ahead = int((rows["grids"] - rows["saliency"] >= 0.05).sum())
+    bars += [
+        ("digits: accuracy", ">= 0.97", f"{accuracy.min():.3f} (worst of 5)", accuracy.min() >= 0.97),
+        ("digits: grids flips", ">= 0.95", f"{rows['grids'].min():.2f} (worst of 5)", rows["grids"].min() >= 0.95),
+        ("digits: random flips", "<= 0.10", f"{rows['random'].max():.2f} (worst of 5)", rows["random"].max() <= 0.1),
+        ("digits: grids - saliency >= 0.05", ">= 4 of 5 seeds", f"{ahead} of 5", ahead >= 4),
+    ]
+    write(
+        args.results,
+        "grids_oracle",
+        title="Search against the best set of known functions",
+        reading="share of the best possible drop, mean of 10 seeds, and in brackets how many of them are exactly best. "
+        "Best sets are known from all subsets of every gate. No set was enumerated by grids+ (`max_exhaustive=0`). "
+        "random: mean of 20 draws. Digits: share of test 8s that a network takes for a 3 once 6 pixels are dark.",
+        seeds="0-9 (gates), 0-4 (digits)",
+        data=table,
+        sections=[("Bars", _bars(bars)), ("Gates", cells), ("Digits, by seed", flips)],
+    )
+    digits.to_csv(args.results / "grids_digits.csv", index=False, float_format="%.6g")
+
+
+def _bars(bars: list[tuple[str, str, str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [(*bar[:3], "yes" if bar[3] else "no") for bar in bars], columns=["what", "bar", "measured", "holds"]
+    )
+
+
+# speed
+
+
+def speed_case(case: str) -> dict[str, float]:
+    """Take steps of one implementation in this process; return what a step took."""
+    import torch
+    from _dense_grids import CHROMOSOMES, WIDTH, DenseStep, Head, chromosome_of
+    from scipy import sparse
+
+    block = chromosome_of()
+    n_cells, n_peaks, n_open, n_batch, size = 2_000, len(block), 5_000, 64, 10
+    rng = np.random.default_rng(0)
+    columns = np.concatenate([np.sort(rng.choice(n_peaks, n_open, replace=False)) for _ in range(n_cells)])
+    x = sparse.csr_matrix(
+        (np.ones(len(columns), np.float32), columns, np.arange(n_cells + 1) * n_open), shape=(n_cells, n_peaks)
+    )
+    stream = torch.Generator().manual_seed(0)
+    table = torch.randn(n_peaks, 2, WIDTH, generator=stream) / n_open**0.5
+    head = Head(stream)
+    dense = DenseStep(table, head)
+    # The same first layer: the sum of what closed peaks add, and what an open one adds to that.
+    vectors = table[:, 1] - table[:, 0]
+    closed = torch.zeros(len(CHROMOSOMES), WIDTH).index_add_(0, block, table[:, 0])
+    index = torch.from_numpy(rng.choice(n_peaks, size, replace=False))
+    batches = [rng.choice(n_cells, n_batch, replace=False) for _ in range(1 if case == "dense" else 20)]
+
+    def take(cells: np.ndarray, slot: int) -> float:
+        if case == "dense":
+            return dense.step(torch.from_numpy(x[cells].toarray().astype(np.int64)), index.clone(), slot)
+        return incremental_step(x[cells], vectors, closed, block, head, index.clone(), slot)
+
+    # What torch loads at the first call is no part of a step: a few peaks bring it in, and leave no memory behind.
+    few = slice(0, 200)
+    incremental_step(x[:4, few], vectors[few], closed, block[few], head, torch.arange(3), 0)
+    held = _reset_peak()
+    cpu, wall = time.process_time(), time.perf_counter()
+    loss = take(batches[0], 0)
+    step_mb = _status("VmHWM") - held
+    for slot, cells in enumerate(batches[1:], start=1):
+        take(cells, slot % size)
+    return {
+        "cpu_s": (time.process_time() - cpu) / len(batches),
+        "wall_s": (time.perf_counter() - wall) / len(batches),
+        "step_mb": step_mb,
+        "peak_mb": _status("VmHWM"),
+        "loss": loss,
+    }
+
+
+def incremental_step(x: Any, vectors: Any, closed: Any, block: Any, head: Any, index: Any, slot: int) -> float:
+    """Take the step of :class:`_dense_grids.DenseStep` with the objective of the package."""
+    from dataclasses import replace
+
+    import torch
+
+    from sctrellis.explain import AdditiveObjective, SubsetSwap
+
+    pre = closed.expand(1, x.shape[0], -1, -1)
+    objective = AdditiveObjective.build(
+        x, np.arange(x.shape[1])[None], effects=vectors[None], block=block[None], head=head, pre=pre
+    )
+    opened = objective.inputs.sum_over_peaks(vectors).view_as(pre)
+    objective = replace(objective, pre=objective.pre + opened)
+    sets = index[None]
+
+    def closure() -> Any:
+        loss, d = objective.first_order(objective.perturbed(sets[:, None]))
+        return loss[:, 0], d[:, 0]
+
+    def evaluate(now: Any, at: Any, new: Any) -> Any:
+        return objective.swap(now[:, None], at[:, None], new[:, None])[:, 0]
+
+    optimiser = SubsetSwap([sets], evaluate=evaluate, legal=objective.legal, n_random=0, order="cyclic")
+    optimiser.load_state_dict(
+        {
+            "state": {
+                0: {
+                    "step": slot,
+                    "stale": torch.zeros(1, dtype=torch.long),
+                    "best_loss": torch.zeros(1),
+                    "best_index": sets,
+                }
+            },
+            "param_groups": optimiser.state_dict()["param_groups"],
+        }
+    )
+    return float(optimiser.step(closure))
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def _reset_peak() -> float:
+    """Forget the peak so far, and return the resident memory in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def speed(args: argparse.Namespace) -> None:
+    found = {}
+    for case in ("dense", "incremental"):
+        command = [sys.executable, __file__, "--case", case]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[case] = json.loads(done.stdout.splitlines()[-1])
+        print(case, found[case], flush=True)
+    table = pd.DataFrame([{"case": case, **row} for case, row in found.items()])
+    dense, ours = found["dense"], found["incremental"]
+    faster, smaller = dense["cpu_s"] / ours["cpu_s"], dense["step_mb"] / ours["step_mb"]
+    bars = [
+        (
+            "one step",
+            "<= 0.5 s",
+            f"{ours['cpu_s']:.3f} CPU s, {ours['wall_s']:.3f} s on the clock",
+            ours["cpu_s"] <= 0.5,
+        ),
+        ("peak memory of the process", "<= 2,048 MB", f"{ours['peak_mb']:,.0f} MB", ours["peak_mb"] <= 2_048),
+        ("times faster than dense", ">= 50", f"{faster:,.0f}", faster >= 50),
+        ("times less memory than dense, for a step", ">= 50", f"{smaller:,.0f}", smaller >= 50),
+    ]
+    write(
+        args.results,
+        "grids_speed",
+        title="One step of the search over all peaks of a genome",
+        reading="127,219 peaks on 24 chromosomes, 2,000 cells with 5,000 open peaks each, sums of width 16, a head of "
+        "0.26 million multiplications. A step: 64 cells are drawn and read, all peaks are scored to first order for a "
+        "set of 10, and 32 swaps are evaluated exactly. dense: one such step as the formulas read "
+        "(`_dense_grids.py`); incremental: mean of 20, its memory that of the first. Memory of a step is the peak "
+        "above what the process held before. Both take the same step and must reach the same loss.",
+        seeds="0",
+        data=table,
+        sections=[("Bars", _bars(bars)), ("Cases", table)],
+    )
+
+
+# learned surrogates
+
+SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
+    "clean": (3, {}),
+    "decoys copy 60 %": (2, {"decoy_correlation": 0.6}),
+    "dropout 30 %": (2, {"dropout": 0.3}),
+    "dropout 30 %, decoys copy 60 %": (2, {"dropout": 0.3, "decoy_correlation": 0.6}),
+    "300 cells a group": (2, {"n_obs": 1_200}),
+}
+LEARNED_METHODS = (*BASELINES, "grids", "grids+")
+_SOURCES = (
+    *(f"explain/_{name}.py" for name in ("additive", "attribution", "starts", "subset_search", "subset_swap", "peaks")),
+    *(f"tl/_{name}.py" for name in ("translate", "surrogate", "grids", "attribution", "element_plan", "element_sets")),
+    "models/_cis_translator.py",
+    "datasets/_multiome.py",
+)
+
+
+def learned_arrays(setting: str, seed: int) -> dict[str, np.ndarray]:
+    """Fit a surrogate to a simulated multiome and let every method choose the sets of its 16 targets."""
+    import sctrellis as tr
+
+    _, changes = SETTINGS[setting]
+    size = {"n_obs": 4_000, "n_peaks": 2_400, "n_genes": 80, "n_targets": 16, "n_chromosomes": 8}
+    mdata = tr.datasets.simulate_multiome(**{**size, **changes}, seed=seed)
+    targets, causal = mdata.uns["targets"], set(mdata.uns["truth"]["peak"])
+    # The null costs two more fits and says for all of these targets that they were learnt.
+    tr.tl.translate(mdata, groupby="cell_group", targets=list(targets["target"]), n_null=0, seed=seed, progress=False)
+    quality = tr.get.record(mdata, "translate")["genes"]["r_within"]
+    rows: list[dict[str, Any]] = []
+    for (group, n_peaks), part in targets.groupby(["group", "n_peaks"]):
+        options = {"targets": list(part["target"]), "groups": group, "n_peaks": int(n_peaks), "n_boot": 0}
+        optimum = _learned_tasks(mdata, "every_set", options, seed)
+        for method in LEARNED_METHODS:
+            start = time.process_time()
+            tasks, sets = _learned_tasks(mdata, method, options, seed)
+            seconds = (time.process_time() - start) / len(part)
+            for target in part["target"]:
+                chosen = list(sets.loc[sets["target"] == target, "peak"])
+                true = tr.datasets.true_drop(mdata, target, chosen)
+                found = tasks.loc[target]
+                rows.append(
+                    {
+                        "target": target,
+                        "kind": part.set_index("target").loc[target, "kind"],
+                        "method": method,
+                        "true_frac": true / tr.datasets.best_true_set(mdata, target, int(n_peaks))[1],
+                        "precision": np.mean([peak in causal for peak in chosen]),
+                        "opt": found["search_log_delta"] / optimum[0].loc[target, "search_log_delta"],
+                        "search_log_delta": found["search_log_delta"],
+                        "pred_true": -found["log_delta"] / true if true > 0 else np.nan,
+                        "r_within": quality[target],
+                        "step_s": seconds,
+                    }
+                )
+    table = pd.DataFrame(rows)
+    return {name: column.to_numpy(dtype=None if column.dtype.kind == "f" else str) for name, column in table.items()}
+
+
+def _learned_tasks(mdata: Any, method: str, options: dict[str, Any], seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    import warnings
+
+    import sctrellis as tr
+
+    shared = {**options, "seed": seed, "key_added": "found", "progress": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # without a null nothing is known to be learnt
+        if method in BASELINES:
+            # One draw, so that the set that is reported is the one that is judged.
+            tr.tl.attribution(mdata, method, **shared, n_draws=1)
+        elif method == "every_set":
+            tr.tl.grids(mdata, **shared)
+        else:
+            tr.tl.grids(mdata, **shared, method=method, max_exhaustive=0)
+    record = tr.get.record(mdata, "found")
+    return record["tasks"].set_index("target"), record["sets"]
+
+
+def learned(args: argparse.Namespace) -> None:
+    tables = []
+    for setting, (n_seeds, _) in SETTINGS.items():
+        for seed in range(n_seeds):
+            arrays = cached(
+                {"table": "grids", "setting": setting, "seed": seed},
+                _SOURCES,
+                partial(learned_arrays, setting, seed),
+                fresh=args.fresh,
+                reuse=args.reuse,
+            )
+            seconds = arrays.pop("cpu_s")
+            tables.append(pd.DataFrame({**arrays, "setting": setting, "seed": seed, "run_cpu_s": float(seconds)}))
+    table = pd.concat(tables, ignore_index=True)
+    by = table.groupby(["setting", "method"], sort=False)
+    means = by[["true_frac", "precision", "opt"]].mean()
+    seeds = table.groupby(["setting", "method", "seed"], sort=False)["true_frac"].mean().unstack("seed")
+    sections: list[tuple[str, Any]] = [("Bars", _bars(_learned_bars(table, means)))]
+    for setting in SETTINGS:
+        shown = means.loc[setting].copy()
+        shown.insert(0, "true_frac by seed", [spread(values.dropna()) for _, values in seeds.loc[setting].iterrows()])
+        shown["CPU s a task"] = by["step_s"].mean().loc[setting]
+        sections.append((setting, shown.reset_index()))
+    write(
+        args.results,
+        "grids_learned",
+        title="Sets of elements found on learned surrogates",
+        reading="`tl.translate` is fitted to simulated multiomes with 16 targets, each with planted elements in one "
+        "group of cells, and every method chooses a set of the size at which methods differ most (2 or 3). true_frac: "
+        "true drop by the set as a share of the best set of that size, test cells, before dropout. precision: share of "
+        "planted elements in the set. opt: predicted drop on the training cells as a share of the best of all sets. "
+        "Mean over targets and seeds; ± is the standard deviation over seeds. grids+ compares no sets one by one "
+        "(`max_exhaustive=0`).",
+        seeds=", ".join(f"{setting}: 0-{n - 1}" for setting, (n, _) in SETTINGS.items()),
+        data=table,
+        sections=sections,
+    )
+
+
+def _learned_bars(table: pd.DataFrame, means: pd.DataFrame) -> list[tuple[str, str, str, Any]]:
+    clean = means.loc["clean"]
+    frac, plus = clean["true_frac"], clean.loc["grids+"]
+    gradient = max(frac["saliency"], frac["smoothgrad"])
+    runs = table[(table["setting"] == "clean") & (table["method"] == "grids+")]
+    whole = float((runs["true_frac"] >= 0.95).mean())
+    drops = table.pivot_table(index=["setting", "seed", "target"], columns="method", values="search_log_delta")
+    lost = float((drops["grids+"] - drops["fimap_budget"]).max())
+    quality = table.drop_duplicates(["setting", "seed", "target"])
+    r_within = float(quality.loc[quality["setting"] == "clean", "r_within"].mean())
+    pred_true = float(runs["pred_true"].mean())
+
+    def at_least(what: str, value: float, bar: float, digits: int = 2) -> tuple[str, str, str, bool]:
+        return what, f">= {bar:g}", f"{value:.{digits}f}", value >= bar
+
+    copied, dropped, both, few = (means.loc[name] for name in list(SETTINGS)[1:])
+    return [
+        at_least("clean: grids+ true_frac", plus["true_frac"], 0.95, 3),
+        at_least("clean: grids+, share of targets with true_frac >= 0.95", whole, 0.85),
+        at_least("clean: grids+ precision", plus["precision"], 0.95),
+        at_least("clean: grids+ opt", plus["opt"], 0.995, 4),
+        at_least("clean: grids true_frac", frac["grids"], 0.85),
+        at_least("clean: grids+ - better of saliency and SmoothGrad", frac["grids+"] - gradient, 0.2),
+        at_least("clean: grids - better of saliency and SmoothGrad", frac["grids"] - gradient, 0.12),
+        at_least("clean: saliency - random", frac["saliency"] - frac["random"], 0.3),
+        at_least("clean: grids+ - fimap_budget", frac["grids+"] - frac["fimap_budget"], -0.01, 3),
+        ("grids+ reaches at least fimap_budget's loss in every task", "<= 1e-6 lost", f"{lost:.1e}", lost <= 1e-6),
+        at_least("clean: fimap_budget - saliency", frac["fimap_budget"] - frac["saliency"], 0),
+        at_least("clean: fimap - random", frac["fimap"] - frac["random"], 0.3),
+        at_least("decoys: grids+ true_frac", copied.loc["grids+", "true_frac"], 0.95),
+        at_least("decoys: grids+ precision", copied.loc["grids+", "precision"], 0.95),
+        at_least("dropout: grids+ true_frac", dropped.loc["grids+", "true_frac"], 0.8),
+        at_least("dropout: grids+ precision", dropped.loc["grids+", "precision"], 0.95),
+        at_least("both: grids+ true_frac", both.loc["grids+", "true_frac"], 0.74),
+        at_least("both: grids+ precision", both.loc["grids+", "precision"], 0.88),
+        at_least("both: grids+ - grids", both.loc["grids+", "true_frac"] - both.loc["grids", "true_frac"], -0.02),
+        at_least("300 cells: grids+ true_frac", few.loc["grids+", "true_frac"], 0.92),
+        at_least("clean: r within groups, mean of targets", r_within, 0.5),
+        (
+            "clean: predicted / true drop of grids+'s sets",
+            "0.85 to 1.15",
+            f"{pred_true:.2f}",
+            0.85 <= pred_true <= 1.15,
+        ),
+    ]
+
+
+TABLES = {"oracle": oracle, "learned": learned, "speed": speed}
+
+
+def main() -> None:
+    made = parser(__doc__ or "")
+    made.add_argument("--only", nargs="*", choices=list(TABLES), default=list(TABLES), help="tables to make")
+    made.add_argument("--case", help=argparse.SUPPRESS)
+    args = made.parse_args()
+    if args.case:
+        print(json.dumps(speed_case(args.case)))
+        return
+    for name in args.only:
+        TABLES[name](args)
+
+
+if __name__ == "__main__":
+    main()

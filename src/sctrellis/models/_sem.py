@@ -60,7 +60,7 @@ def sem_response(z: torch.Tensor, weights: torch.Tensor, regulators: torch.Tenso
 
 
 def sem_intervention(
-    clamped: torch.Tensor, weights: torch.Tensor, regulators: torch.Tensor, n_steps: int | None = None
+    clamped: torch.Tensor, weights: torch.Tensor, regulators: torch.Tensor, *, n_steps: int | None = None
 ) -> torch.Tensor:
     """Return how all genes change where some are held at a given change.
 

@@ -26,12 +26,6 @@ from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._shrinkage import shrinkage
 from sctrellis.tl._translate import translate
-from sctrellis.tl._translate import translate
-from sctrellis.tl._latent_map import latent_map
-from sctrellis.tl._regnet import regnet
-from sctrellis.tl._regnet_finetune import regnet_finetune
-from sctrellis.tl._shrinkage import shrinkage
-from sctrellis.tl._translate import translate
 
 __all__ = [
     "attribution",
@@ -56,12 +50,6 @@ __all__ = [
     "partial_test",
     "predict_perturbation",
     "redundancy",
-    "regnet",
-    "regnet_finetune",
-    "shrinkage",
-    "translate",
-    "translate",
-    "latent_map",
     "regnet",
     "regnet_finetune",
     "shrinkage",

@@ -329,20 +329,14 @@ def _propagate(
     network: sparse.csr_matrix, clamped: np.ndarray, n_steps: int | None, max_radius: float | None, device: Any
 ) -> tuple[np.ndarray, float, float]:
     """Return changes, the spectral radius, and what effects were scaled by; no changes where they do not die out."""
-    import torch
-
-    from sctrellis.models import sem_intervention, spectral_radius
+    from sctrellis.models._propagation import propagate
 
     rows = np.flatnonzero(np.diff(network.indptr))
     checks.dense_size((len(rows), network.shape[1]), "The network", "Select genes first.", itemsize=8)
     dense = network[rows].toarray().astype(np.float64)
-    weights, regulators = torch.from_numpy(dense).to(device), torch.from_numpy(rows).to(device)
-    radius = spectral_radius(weights, regulators, n_iterations=_POWER_ITERATIONS)
-    factor = max_radius / radius if max_radius is not None and radius > max_radius else 1.0
-    if n_steps is None and radius * factor >= 1:
-        return clamped, radius, factor
-    found = sem_intervention(torch.from_numpy(clamped).to(device), weights * factor, regulators, n_steps)
-    return found.cpu().numpy(), radius, factor
+    return propagate(
+        dense, rows, clamped, n_steps=n_steps, max_radius=max_radius, n_iterations=_POWER_ITERATIONS, device=device
+    )
 
 
 def _leaving(network: sparse.csr_matrix, wanted: Sequence[Sequence[str]], var_names: Any) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Fixtures for all tests."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +49,3 @@ def adata() -> AnnData:
     adata.varp["known_fold"] = sparse.csr_matrix(universe)
     adata.varm["embedding"] = rng.normal(size=(n_vars, 5)).astype(np.float32)
     return adata
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    """Close what a test drew, if anything did: open figures pile up over a session."""
-    yield
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is not None:
-        pyplot.close("all")

@@ -15,6 +15,8 @@ from scipy import sparse
 import sctrellis as tr
 from sctrellis.tl._methods import METHODS
 
+pytestmark = pytest.mark.filterwarnings("ignore:The latent means of the genes:UserWarning")
+
 
 @pytest.fixture(params=METHODS, ids=lambda m: m.name)
 def method(request):
@@ -302,7 +304,8 @@ def caught(call, adata):
         warnings.simplefilter("always")
         call(adata)
     assert {w.filename for w in found} <= {helpers.__file__}
-    return [str(w.message) for w in found]
+    # That a small fit uses few dimensions is true, and another matter.
+    return [text for w in found if not (text := str(w.message)).startswith("The latent means of the genes")]
 
 
 def test_raw_counts_warn(method):

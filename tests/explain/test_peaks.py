@@ -31,11 +31,11 @@ def translator(request):
     if request.param == "cis":
         config = models.CisConfig(max_epochs=3, n_hidden=4, batch_size=32)
         size = np.zeros(N_CELLS, np.float32)
-        fit = models.fit_cis_translator(x, y, links, groups, size, split, config=config, n_runs=2)
+        fit = models.fit_cis_translator(x, y, links, groups=groups, log_size=size, split=split, config=config, n_runs=2)
     else:
         small = {"width": 3, "n_block_hidden": 4, "n_latent": 5, "n_maps": 2, "rna_wide": 8, "rna_narrow": 6}
         config = models.CrossmodalConfig(max_epochs=1, batch_size=32, **small)
-        fit = models.fit_crossmodal(x, y.log1p(), np.arange(N_PEAKS) % 3, groups, split, config=config)
+        fit = models.fit_crossmodal(x, y.log1p(), np.arange(N_PEAKS) % 3, groups=groups, split=split, config=config)
     return models.load_translator({"surrogate": fit.surrogate, "weights": fit.weights})
 
 

@@ -37,6 +37,22 @@ def test_strengths_have_no_before(calibrated):
     assert not any(label.startswith("before") for label in labels)
 
 
+def test_the_numbers_at_the_axes_do_not_overlap(calibrated):
+    ax = tr.pl.calibration(calibrated, "one_hot")
+    ax.figure.canvas.draw()
+    for axis in (ax.xaxis, ax.yaxis):
+        labels = [label for which in ("major", "minor") for label in axis.get_ticklabels(which=which)]
+        inside = [label for label in labels if label.get_text() and _within(ax, axis, label)]
+        assert len(inside) >= 2
+        boxes = [label.get_window_extent() for label in inside]
+        assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+def _within(ax, axis, label):
+    low, high = axis.get_view_interval()
+    return low <= label.get_position()[0 if axis is ax.xaxis else 1] <= high
+
+
 def test_bad_input(calibrated):
     with pytest.raises(KeyError, match="'ridge_calibration' not found"):
         tr.pl.calibration(calibrated, "ridge")

@@ -50,6 +50,14 @@ def test_points_are_genes_and_lines_the_stored_medians(adata, panel):
     assert ax.get_ylabel() == "self weight"
 
 
+@pytest.mark.parametrize(("most", "expected"), [(7, [0, 1, 2, 5]), (12, [0, 1, 2, 5, 10]), (300, [0, 1, 10, 100])])
+def test_few_regulators_are_numbered_more_finely(adata, most, expected):
+    degree = adata.var["regnet_in_degree"].to_numpy(copy=True)
+    degree[degree.argmax()] = most
+    adata.var["regnet_in_degree"] = np.minimum(degree, most)
+    assert tr.pl.shrinkage(adata, panels="in_degree")["in_degree"].get_xticks().tolist() == expected
+
+
 def test_genes_without_neighbours_are_counted_in_their_strip_and_not_drawn(adata):
     ax = tr.pl.shrinkage(adata, panels="in_degree")["in_degree"]
     n_alone = int((adata.var["regnet_in_degree"] == 0).sum())

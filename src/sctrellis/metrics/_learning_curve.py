@@ -231,5 +231,5 @@ def split_half(x: np.ndarray, y: np.ndarray) -> float:
         z, target = standardised(x[part]).astype(np.float64), standardised(y[part])
         score = np.abs(cho_solve(cho_factor(shrunk_correlation(z)[0]), z.T @ target)).ravel()
         tops.append(np.argpartition(score, size - n_top)[size - n_top :])
-    shared = len(np.intersect1d(*tops))
+    shared = len(np.intersect1d(tops[0], tops[1]))
     return shared / (2 * n_top - shared)

@@ -79,7 +79,7 @@ def power_curve(n_cells: Any, r2: Any, power: Any, *, n_tested: int = 100) -> Po
     --------
     >>> from sctrellis import metrics
     >>> curve = metrics.power_curve([100, 100, 400, 400], [0.1, 0.3, 0.1, 0.3], [0.1, 0.6, 0.6, 0.95])
-    >>> bool(0.2 < curve.minimum_r2(200, 0.5) < 0.3)
+    >>> bool(0.1 < curve.minimum_r2(200, 0.5) < 0.2)
     True
     """
     n_cells, r2, power = (np.asarray(a, dtype=np.float64) for a in (n_cells, r2, power))

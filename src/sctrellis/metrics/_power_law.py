@@ -61,7 +61,7 @@ def power_law(n: Any, value: Any, *, highest: float = 1.0) -> PowerLaw:
     >>> from sctrellis import metrics
     >>> curve = metrics.power_law([50, 100, 200, 400], [0.1, 0.2, 0.25, 0.275])
     >>> round(curve.limit, 2), round(curve.exponent, 2), round(float(curve(800)), 3)
-    (0.3, 1.0, 0.287)
+    (0.3, 1.0, 0.288)
     """
     n, value = np.asarray(n, dtype=np.float64), np.asarray(value, dtype=np.float64)
     if n.ndim != 1 or n.shape != value.shape or len(np.unique(n)) < 2:

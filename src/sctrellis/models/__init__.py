@@ -10,7 +10,6 @@ from sctrellis.models._ensemble import SEMFit
 from sctrellis.models._infosem import InfoSEM, InfoSEMConfig, fit_infosem
 from sctrellis.models._io import SavedModel, load, save
 from sctrellis.models._prior import Features, reduce_embedding
-from sctrellis.models._propagate import Propagated, propagate
 from sctrellis.models._regnet import RegNet, RegNetConfig, load_regnet
 from sctrellis.models._regnet_fit import RegNetFit, fit_regnet
 from sctrellis.models._regnet_transfer import TransferConfig, transfer_regnet
@@ -31,7 +30,6 @@ __all__ = [
     "InfoSEM",
     "InfoSEMConfig",
     "LabelledPairs",
-    "Propagated",
     "RegNet",
     "RegNetConfig",
     "RegNetFit",
@@ -51,7 +49,6 @@ __all__ = [
     "load",
     "load_regnet",
     "load_translator",
-    "propagate",
     "reduce_embedding",
     "resolve_device",
     "ridge_network",

@@ -122,6 +122,7 @@ def calibration(
     top = min(1.05, 1.6 * float(shown))
     ax.set_xlim(low * 0.9, top)
     ax.set_ylim(low * 0.9, top)
+    _number(ax, top / low)
     ax.set_xlabel("claimed probability of a known edge")
     ax.set_ylabel("share of known edges (95 % interval)")
     n_pairs, n_edges = int(table["n_pairs"].iloc[0]), int(table["n_positive"].iloc[0])
@@ -135,3 +136,14 @@ def calibration(
     _style.tidy(ax)
     _style.legend(ax)
     return ax
+
+
+def _number(ax: "Axes", ratio: float) -> None:
+    """Number both axes in plain figures: decades alone where there are two or more, else also 2 and 5 between them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    subs = (1.0,) if ratio >= 100 else (1.0, 2.0, 5.0)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())

@@ -127,7 +127,7 @@ def _page(n_lines: int, record: Mapping[str, Any]) -> "dict[str, Axes]":
     ]
     figure = plt.figure(figsize=(11.5, sum(heights)), layout="constrained")
     # Rows of their own: the names in one need not push the panels of another.
-    first, *others = figure.subfigures(len(heights), 1, height_ratios=heights)
+    first, *others = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     made = {"verdict": first.subplots()}
     for part, names in zip(others, _ROWS, strict=True):
         made.update(zip(names, part.subplots(1, len(names)), strict=True))
@@ -325,7 +325,7 @@ def _certificate(ax: "Axes", table: pd.DataFrame) -> None:
 
 
 def _regulators(ax: "Axes", table: pd.DataFrame) -> None:
-    bins = np.linspace(0, 1, 21)
+    bins = np.linspace(0, 1, 21).tolist()
     seen = "share of cells that show it"
     ax.hist(table["detection"], bins, color="0.75", edgecolor="white", linewidth=0.4, label=seen)
     if table["reliability"].notna().any():

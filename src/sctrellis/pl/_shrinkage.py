@@ -123,8 +123,11 @@ def _degrees(ax: "Axes", ad: "AnnData", key: str, direction: str) -> None:
     ax.set_xscale("symlog", linthresh=1, linscale=0.5)
     ax.set_xlim(-0.5, max(2.0, 1.3 * np.nanmax(degree)))
     # Decades below 1 mean nothing for a number of genes.
-    ticks = [0, *(10**i for i in range(int(np.log10(max(np.nanmax(degree), 1))) + 1))]
-    ax.set_xticks(ticks)
+    most = max(np.nanmax(degree), 1)
+    # A single decade would leave the axis with one number beside 0.
+    steps = (1,) if most >= 20 else (1, 2, 5)
+    ticks = [10**i * step for i in range(int(np.log10(most)) + 1) for step in steps]
+    ax.set_xticks([0, *(tick for tick in ticks if tick <= most)])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(_no_ticks())
     n_alone = int((degree == 0).sum())

@@ -162,7 +162,7 @@ def information(
     root, ad = slots.target(adata, copy=copy, mod=mod)
     mask = slots.read_regulators(ad, regulators)
     names = _targets(ad, mask, targets)
-    known = {name: _covariates(ad, name) for name in _listed(covariates)}
+    columns = {name: _covariates(ad, name) for name in _listed(covariates)}
     if groupby is not None:
         checks.has_slot("groupby", groupby, ad.obs.columns, "adata.obs")
     chosen = np.arange(ad.n_obs)
@@ -175,7 +175,7 @@ def information(
     found = measure(
         problem.x,
         problem.y,
-        covariates={name: column[chosen] for name, column in known.items()},
+        covariates={name: column[chosen] for name, column in columns.items() if column is not None},
         groups=None if groupby is None else part.obs[groupby].astype(str).to_numpy(),
         counts=counted,
         total=total,

@@ -23,6 +23,7 @@ _COEFFICIENTS: dict[str, tuple[Units, tuple[str, ...]]] = {
 _UNSIGNED = ("gbm", "degree", "random")
 _QUANTILE = 0.99
 _LARGEST_SHUFFLED = 0.95
+_POWER_ITERATIONS = 200
 
 
 def predict_perturbation(
@@ -144,7 +145,7 @@ def predict_perturbation(
     values = locals()
     from anndata import AnnData
 
-    from sctrellis.models import propagate, resolve_device
+    from sctrellis.models import resolve_device
 
     seed = checks.seed(seed)
     if n_steps is not None:
@@ -180,27 +181,24 @@ def predict_perturbation(
         # A gene that does not vary has no coefficients to propagate by, and itself gets its change below.
         inner = np.where(scale > 0, clamped / np.where(scale > 0, scale, 1), np.where(np.isnan(clamped), np.nan, 0.0))
 
-    options: dict[str, Any] = {"n_steps": n_steps, "device": resolved}
-    done = propagate(*_rows(network), inner, max_radius=max_radius, **options)
-    if done.changes is None:
+    change, radius, factor = _propagate(network, inner, n_steps, max_radius, resolved)
+    if n_steps is None and radius * factor >= 1:
         msg = (
-            f"`key`: the effects of {key!r} do not die out: its spectral radius is {done.radius:.3g}, and a steady "
-            "state needs less than 1. Pass `max_radius=0.9` to scale all effects down, or `n_steps=1` for direct ones "
-            "only."
+            f"`key`: the effects of {key!r} do not die out: its spectral radius is {radius:.3g}, and a steady state "
+            "needs less than 1. Pass `max_radius=0.9` to scale all effects down, or `n_steps=1` for direct ones only."
         )
         raise ValueError(msg)
     # What chance makes larger than the network itself must die out too.
-    limit = max(done.radius, _LARGEST_SHUFFLED) if max_radius is None and n_steps is None else max_radius
-    other = propagate(*_rows(shuffled_network(network, seed=seed)), inner, max_radius=limit, **options)
-    if other.changes is None:  # pragma: no cover
-        msg = "The shuffled network was scaled down and is unstable nonetheless."
-        raise AssertionError(msg)
+    limit = max(radius * factor, _LARGEST_SHUFFLED) if max_radius is None and n_steps is None else max_radius
+    shuffled, other_radius, other_factor = _propagate(
+        shuffled_network(network, seed=seed), inner, n_steps, limit, resolved
+    )
     held = ~np.isnan(clamped)
-    found = {"network": np.where(held, clamped, done.changes * scale), "no_change": np.zeros_like(clamped)}
+    found = {"network": np.where(held, clamped, change * scale), "no_change": np.zeros_like(change)}
     if screen is not None:
         features = _perturbed.features_of(ad, embedding, cells, layer=layer, seed=seed)
         found |= _perturbed.learnt(screen, ad.var_names, wanted, features, seed)
-    found["shuffled"] = np.where(held, clamped, other.changes * scale)
+    found["shuffled"] = np.where(held, clamped, shuffled * scale)
 
     n_edges = _leaving(network, wanted, ad.var_names)
     silent = ["+".join(genes) for genes, n in zip(wanted, n_edges, strict=True) if n == 0]
@@ -219,10 +217,10 @@ def predict_perturbation(
         fit={
             "units": found_units,
             "network_n_obs": n_obs_network,
-            "spectral_radius": done.radius,
-            "factor": done.factor,
-            "shuffled_radius": other.radius,
-            "shuffled_factor": other.factor,
+            "spectral_radius": radius,
+            "factor": factor,
+            "shuffled_radius": other_radius,
+            "shuffled_factor": other_factor,
         },
         extra={"levels": pd.DataFrame({"gene": list(levels), "level": list(levels.values())})},
     )
@@ -327,11 +325,18 @@ def _clamped(
     return clamped
 
 
-def _rows(network: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return the effects of the genes that have any, dense, and the positions of these genes."""
-    regulators = np.flatnonzero(np.diff(network.indptr))
-    checks.dense_size((len(regulators), network.shape[1]), "The network", "Select genes first.", itemsize=8)
-    return network[regulators].toarray().astype(np.float64), regulators
+def _propagate(
+    network: sparse.csr_matrix, clamped: np.ndarray, n_steps: int | None, max_radius: float | None, device: Any
+) -> tuple[np.ndarray, float, float]:
+    """Return changes, the spectral radius, and what effects were scaled by; no changes where they do not die out."""
+    from sctrellis.models._propagation import propagate
+
+    rows = np.flatnonzero(np.diff(network.indptr))
+    checks.dense_size((len(rows), network.shape[1]), "The network", "Select genes first.", itemsize=8)
+    dense = network[rows].toarray().astype(np.float64)
+    return propagate(
+        dense, rows, clamped, n_steps=n_steps, max_radius=max_radius, n_iterations=_POWER_ITERATIONS, device=device
+    )
 
 
 def _leaving(network: sparse.csr_matrix, wanted: Sequence[Sequence[str]], var_names: Any) -> np.ndarray:

@@ -70,3 +70,10 @@ def test_bad_arguments(adata):
         tr.get.decoupler_net(adata, "net", n_targets=0)
     with pytest.raises(KeyError, match="'other' not found in `adata.varp`"):
         tr.get.decoupler_net(adata, "other")
+
+
+def test_log_odds_below_zero_are_no_repression(adata):
+    adata.uns["net"] = {"schema": 1, "method": "regnet", "score_scale": "log_odds"}
+    net = tr.get.decoupler_net(adata, "net")
+    assert (adata.varp["net"].data < 0).any()
+    assert ((net["weight"] > 0) & (net["weight"] < 1)).all()

@@ -192,3 +192,14 @@ def test_bad_networks():
     adata.var_names = ["A"] * N_GENES
     with pytest.raises(ValueError, match="duplicated names"):
         tr.get.edges(adata, "net")
+
+
+def test_log_odds_come_out_as_probabilities_in_the_order_of_their_values():
+    adata = make(dense_scores(ties=False))
+    key = next(iter(adata.varp))
+    stored = np.sort(adata.varp[key].data)[::-1]
+    assert (stored < 0).any()
+    adata.uns[key] = {"schema": 1, "method": "regnet", "score_scale": "log_odds"}
+    table = tr.get.edges(adata, key)
+    assert table["weight"].to_numpy() == pytest.approx(1 / (1 + np.exp(-stored.astype(float))), rel=1e-5)
+    assert table["score"].to_numpy() == pytest.approx(table["weight"].to_numpy())

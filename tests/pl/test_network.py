@@ -233,3 +233,13 @@ def test_messages(options, error, message):
     with pytest.raises(error, match=message):
         tr.pl.network(make(), **{"key": "net", **options})
     assert not plt.get_fignums()
+
+
+def test_log_odds_are_drawn_without_signs():
+    adata = make()
+    adata.uns["net"] = {"schema": 1, "method": "regnet", "score_scale": "log_odds"}
+    ax = tr.pl.network(adata, "net", n_edges=15)
+    assert not any("effect" in text for text in legend(ax))
+    strongest = tr.get.edges(adata, "net", n_top=15)
+    assert set(drawn(ax)) == pairs(strongest)
+    assert strongest["weight"].min() > 0.5

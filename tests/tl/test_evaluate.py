@@ -472,5 +472,3 @@ def test_log_odds_are_ranked_by_their_value_and_effects_by_their_size(grn):
     value = table.query("level == 'micro'").set_index("key")["value"]
     assert value["log_odds"] == pytest.approx(value["probability"], abs=1e-9)
     assert value["log_odds"] != pytest.approx(value["method"], abs=0.01)
-    edges = tr.get.edges(grn, "log_odds", n_top=5)
-    assert edges["weight"].tolist() == sorted(grn.varp["method"].data, reverse=True)[:5]

@@ -120,6 +120,12 @@ def read_network(adata: Any, key: str, *, argument: str = "network") -> sparse.c
     return network
 
 
+def holds_log_odds(adata: Any, key: str) -> bool:
+    """Return whether the record of a network says that its scores are log odds, whose sign is not that of an effect."""
+    entry = adata.uns.get(key)
+    return isinstance(entry, Mapping) and str(entry.get("score_scale", "")) == "log_odds"
+
+
 def read_scores(adata: Any, key: str, *, argument: str = "key") -> sparse.csr_matrix:
     """Return ``.varp[key]`` as numbers that are not negative and rise with the belief in an edge.
 
@@ -127,8 +133,7 @@ def read_scores(adata: Any, key: str, *, argument: str = "key") -> sparse.csr_ma
     ones stay apart; of any other score the sign is that of the effect, and its absolute value is returned.
     """
     scores = read_network(adata, key, argument=argument)
-    entry = adata.uns.get(key)
-    if isinstance(entry, Mapping) and str(entry.get("score_scale", "")) == "log_odds":
+    if holds_log_odds(adata, key):
         return sparse.csr_matrix(
             (special.expit(scores.data.astype(np.float64)), scores.indices, scores.indptr), shape=scores.shape
         )

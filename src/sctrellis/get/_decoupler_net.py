@@ -50,7 +50,8 @@ def decoupler_net(
         Columns ``source``, ``target`` and ``weight`` (float32, never 0), one row per pair, ordered by source and within
         it from the strongest to the weakest; ready for ``decoupler.mt.ulm(adata, net)``. decoupler leaves out
         regulators with fewer than five targets unless its ``tmin`` says otherwise. A gene that regulates itself and
-        known non-edges are left out.
+        known non-edges are left out. Log odds are given as probabilities: decoupler reads a negative weight as
+        repression.
 
     Raises
     ------

@@ -55,9 +55,9 @@ def edges(
         One row per edge with the columns
 
         - ``source``, ``target``: gene names of regulator and target;
-        - ``weight``: the stored value, with its sign, float32;
-        - ``score``: its absolute value, or the probability where it is a log odds. A known non-edge, stored as -1 by
-          ``pp.network``, has score 0;
+        - ``weight``: the stored value, with its sign, float32; the probability where that is a log odds, whose sign is
+          not that of an effect;
+        - ``score``: its absolute value. A known non-edge, stored as -1 by ``pp.network``, has score 0;
         - ``std``, ``prob``, ``qval``: values of the same pairs in ``adata.varp[key + "_std"]`` and so on, only where
           these slots exist; NaN where they lack the pair.
 

@@ -18,9 +18,9 @@ class Pairs:
     row, column
         Gene positions of regulator and target.
     weight
-        Stored values.
+        Stored values; probabilities where those are log odds, whose sign would pass for that of an effect.
     score
-        Their absolute values, or probabilities where they are log odds; 0 for known non-edges.
+        Absolute values of the weights; 0 for known non-edges.
     tie
         Place of the pair in the alphabetical order of source, then target: decides between equal scores.
     genes
@@ -81,6 +81,7 @@ def read(
         msg = f"`adata.varp[{key!r}]` holds {n_bad} NaN or infinite scores. Fit it again, or set them to finite values."
         raise ValueError(msg)
     score = slots.read_scores(ad, key).data
+    weight = score.astype(np.float32) if slots.holds_log_odds(ad, key) else network.data
     if _is_known(ad, key):
         score[network.data < 0] = 0
     row = np.repeat(np.arange(network.shape[0], dtype=np.int32), np.diff(network.indptr))
@@ -98,7 +99,7 @@ def read(
     rank = np.empty(len(genes), dtype=np.int64)
     rank[np.argsort(genes)] = np.arange(len(genes))
     row, column = row[mask], network.indices[mask]
-    return Pairs(row, column, network.data[mask], score[mask], rank[row] * len(genes) + rank[column], genes)
+    return Pairs(row, column, weight[mask], score[mask], rank[row] * len(genes) + rank[column], genes)
 
 
 def _is_known(ad: Any, key: str) -> bool:

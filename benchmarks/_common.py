@@ -104,6 +104,8 @@ def provenance(seeds: str) -> list[str]:
 
 
 def _commit() -> str:
+    if "SCTRELLIS_COMMIT" in os.environ:  # a copy of the files on a machine that has no git
+        return f"commit {os.environ['SCTRELLIS_COMMIT']}"
     asked = subprocess.run(
         ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"],
         capture_output=True,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ def sem(name: str, device: str) -> dict[str, Any]:
     """Time a whole fit on simulated cells of BEELINE's size."""
     import sctrellis as tr
 
-    adata = tr.datasets.simulate_grn(400, 800, 300, density=0.02, seed=0)
+    adata = tr.datasets.simulate_grn(400, 600, 200, density=0.02, seed=0)
     start = time.perf_counter()
     getattr(tr.tl, name)(adata, device=device, progress=False)
-    return {"wall_s": time.perf_counter() - start, "note": "400 x 800 x 300"}
+    return {"wall_s": time.perf_counter() - start, "note": "400 x 600 x 200"}
 
 
 def shrinkage(depth: str, device: str) -> dict[str, Any]:
@@ -90,6 +91,36 @@ def shrinkage(depth: str, device: str) -> dict[str, Any]:
     return {"wall_s": wall[1], "note": "1,000 genes, one control of each kind"}
 
 
+def search(n_tasks: int, n_candidates: int, n_cells: int, n_open: int, size: int, sweeps: int, device: str) -> Any:
+    """Time the published search on random functions of the kind of `tl.translate`: sums of 16 peaks' vectors."""
+    import torch
+    from scipy import sparse
+
+    from sctrellis.explain import AdditiveObjective, subset_search
+
+    rng, width = np.random.default_rng(0), 16
+    columns = np.concatenate([np.sort(rng.choice(n_candidates, n_open, replace=False)) for _ in range(n_cells)])
+    x = sparse.csr_matrix(
+        (np.ones(len(columns), np.float32), columns, np.arange(n_cells + 1) * n_open), shape=(n_cells, n_candidates)
+    )
+    stream = torch.Generator().manual_seed(0)
+    effects = (torch.randn(n_tasks, n_candidates, width, generator=stream) / n_open**0.5).to(device)
+    last = (torch.randn(n_tasks, 1, 1, width, generator=stream) / width**0.5).to(device)
+
+    def head(pre: Any) -> Any:
+        return (torch.relu(pre[..., 0, :]) * last).sum(dim=-1)
+
+    peaks = np.broadcast_to(np.arange(n_candidates), (n_tasks, n_candidates))
+    empty = torch.zeros(n_tasks, n_cells, 1, width, device=device)
+    start = time.perf_counter()
+    goal = AdditiveObjective.build(x, peaks, effects=effects, pre=empty, head=head)
+    goal = replace(goal, pre=goal.inputs.sum_over_peaks(effects.flatten(0, 1)).view_as(empty))
+    found = subset_search(goal, size, method="grids", max_sweeps=sweeps, max_exhaustive=0, max_certified=0)
+    float(found.loss.sum())
+    steps = len(found.trace)
+    return {"wall_s": time.perf_counter() - start, "note": f"{steps:,} steps, {n_cells} cells"}
+
+
 CASES: dict[str, tuple[Callable[[str], dict[str, Any]], float]] = {
     "infosem, convex stage, 5,000 genes": (lambda device: infosem("noise", device), np.nan),
     "infosem, convex stage, 20,000 genes": (lambda device: infosem("noise, 20,000 genes", device), 60),
@@ -98,6 +129,8 @@ CASES: dict[str, tuple[Callable[[str], dict[str, Any]], float]] = {
     **{f"regnet, {n:,} genes": (lambda device, n=n: regnet_epoch(n, device), np.nan) for n in SIZES},
     "shrinkage, layer": (lambda device: shrinkage("layer", device), np.nan),
     "shrinkage, stack": (lambda device: shrinkage("stack_joint", device), np.nan),
+    "grids, 100 genes, 150 candidates, sets of 10": (lambda d: search(100, 150, 512, 40, 10, 50, d), 60),
+    "grids, 16 genes, 127,219 candidates, sets of 128": (lambda d: search(16, 127_219, 64, 5_000, 128, 39, d), 300),
 }
 GPU_ONLY = ("infosem, convex stage, 20,000 genes",)
 
@@ -126,12 +159,16 @@ def main() -> None:
     arguments.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     arguments.add_argument("--devices", nargs="+", default=["cuda", "cpu"], help="devices that are compared")
     arguments.add_argument("--only", nargs="+", default=[""], help="cases that contain one of these")
+    arguments.add_argument("--resume", action="store_true", help="keep the rows of the table that is there")
     arguments.add_argument("--limit", type=int, default=120, help="seconds after which a case is stopped")
     args = arguments.parse_args()
     if args.case:
         print(json.dumps(run_case(*args.case)))
         return
     rows: list[dict[str, Any]] = []
+    stored = args.results / "gpu.csv"
+    if args.resume and stored.is_file():
+        rows = pd.read_csv(stored, comment="#").to_dict("records")
     for case, (_, bar) in CASES.items():
         if not any(part in case for part in args.only):
             continue
@@ -139,6 +176,7 @@ def main() -> None:
             if device == "cpu" and case in GPU_ONLY:
                 continue
             row: dict[str, Any] = {"case": case, "device": device, "bar_s": bar}
+            rows = [old for old in rows if (old["case"], old["device"]) != (case, device)]
             try:
                 done = subprocess.run(
                     [sys.executable, __file__, "--case", case, device],
@@ -157,6 +195,7 @@ def main() -> None:
 
 
 def report(table: pd.DataFrame, results: Path) -> None:
+    table = table.sort_values("case", key=lambda cases: cases.map(list(CASES).index), kind="stable")
     table = table.reindex(columns=["case", "device", "name", "wall_s", "bar_s", "peak_mb", "gpu_mb", "note"])
     shown = pd.DataFrame({"case": table["case"], "device": table["name"].fillna(table["device"])})
     shown["seconds"] = table["wall_s"]

@@ -97,7 +97,10 @@ def provenance(seeds: str) -> list[str]:
         f"Seeds: {seeds}",
         f"Code: {_commit()}",
         f"Versions: Python {platform.python_version()}, {', '.join(versions)}",
-        f"Machine: {_processor()}, {os.cpu_count()} cores, OMP_NUM_THREADS={threads}, "
+        # Fits that were made elsewhere and brought here are told so by hand.
+        f"Machine: {os.environ['SCTRELLIS_MACHINE']}"
+        if "SCTRELLIS_MACHINE" in os.environ
+        else f"Machine: {_processor()}, {os.cpu_count()} cores, OMP_NUM_THREADS={threads}, "
         f"load {os.getloadavg()[0]:.1f} when the table was written",
         f"Date: {time.strftime('%Y-%m-%d')}",
     ]

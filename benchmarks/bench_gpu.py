@@ -16,7 +16,7 @@ import pandas as pd
 from _common import parser, write
 from bench_speed import LARGE, large_cells
 
-EPOCHS = (1, 4)
+EPOCHS = (1, 1, 5)
 SIZES = (1_000, 5_000, 20_000)
 SIZE_REGNET = {"n_obs": 1_000, "regulators": 500, "edges_per_regulator": 100}
 
@@ -52,8 +52,8 @@ def regnet_epoch(n_genes: int, device: str) -> dict[str, Any]:
         start = time.perf_counter()
         tr.tl.regnet(adata, max_epochs=n, patience=None, device=device, progress=False)
         wall.append(time.perf_counter() - start)
-    epoch = (wall[1] - wall[0]) / (EPOCHS[1] - EPOCHS[0])
-    return {"wall_s": epoch, "note": f"an epoch; everything else {wall[0] - epoch:.1f} s"}
+    epoch = (wall[2] - wall[1]) / (EPOCHS[2] - EPOCHS[1])  # the first fit loads what the others find
+    return {"wall_s": epoch, "note": f"an epoch; everything else {wall[1] - epoch:.1f} s"}
 
 
 def infosem(kind: str, device: str) -> dict[str, Any]:

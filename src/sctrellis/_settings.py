@@ -6,6 +6,8 @@ from pathlib import Path
 
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 
+_ACTIONS = ("warn", "error", "off")
+
 
 class Settings:
     """Session-wide settings, reached as ``sctrellis.settings``.
@@ -23,12 +25,16 @@ class Settings:
         Workers of independent fits where a function is called with ``n_jobs=None``.
     max_dense_gb
         Largest dense copy (GB) of a matrix that a function may make; above it, it raises and says the size.
+    audit
+        What handing out a network that :func:`sctrellis.tl.audit` has not looked at does: ``"warn"``, ``"error"``, or
+        ``"off"``. Tables and figures say it either way, but for ``"off"``.
     dataset_dir
         Folder of :mod:`sctrellis.datasets`; the environment variable ``SCTRELLIS_DATA`` sets the default.
     """
 
     def __init__(self) -> None:
         self._verbosity = "warning"
+        self._audit = "warn"
         self.progress: bool | None = None
         self.device = "auto"
         self.n_jobs = 1
@@ -53,8 +59,20 @@ class Settings:
         logger.setLevel(_LEVELS[level])
         self._verbosity = level
 
+    @property
+    def audit(self) -> str:
+        """What handing out a network without an audit does."""
+        return self._audit
+
+    @audit.setter
+    def audit(self, action: str) -> None:
+        if action not in _ACTIONS:
+            msg = f"Expected `audit` to be one of {list(_ACTIONS)}, found {action!r}."
+            raise ValueError(msg)
+        self._audit = action
+
     def __repr__(self) -> str:
-        shown = ("verbosity", "progress", "device", "n_jobs", "max_dense_gb", "dataset_dir")
+        shown = ("verbosity", "progress", "device", "n_jobs", "max_dense_gb", "audit", "dataset_dir")
         return "Settings(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in shown) + ")"
 
 

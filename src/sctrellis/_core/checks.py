@@ -17,7 +17,7 @@ def some(values: Iterable[Any], n: int = 3) -> str:
     return ", ".join(repr(str(v)) for v in values[:n]) + (", …" if len(values) > n else "")
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
     """Warn at the line of the user's own code."""
     import sys
 
@@ -25,7 +25,7 @@ def warn(message: str) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "sctrellis":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def integer(name: str, value: Any, *, minimum: int = 1) -> int:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sctrellis._core import checks, slots
+from sctrellis._core import audited, checks, slots
 from sctrellis.get import _pairs
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ def decoupler_net(
         it from the strongest to the weakest; ready for ``decoupler.mt.ulm(adata, net)``. decoupler leaves out
         regulators with fewer than five targets unless its ``tmin`` says otherwise. A gene that regulates itself and
         known non-edges are left out. Log odds are given as probabilities: decoupler reads a negative weight as
-        repression.
+        repression. ``.attrs["audit"]`` is as that of :func:`sctrellis.get.edges`.
 
     Raises
     ------
     KeyError
         If there is no such network.
     ValueError
-        If a gene is unknown, a number is out of range, gene names are not unique or the network holds NaN.
+        As :func:`sctrellis.get.edges`, which warns of networks without an audit too.
 
     References
     ----------
@@ -78,8 +78,12 @@ def decoupler_net(
     1   SPI1  GATA1    -0.7
     """
     n_targets = None if n_targets is None else checks.integer("n_targets", n_targets)
-    pairs = _pairs.read(slots.source(adata, mod), key, regulators=regulators, targets=targets, min_score=min_score)
+    ad = slots.source(adata, mod)
+    pairs = _pairs.read(ad, key, regulators=regulators, targets=targets, min_score=min_score)
     pairs = pairs.take((pairs.score > 0) & (pairs.row != pairs.column))
     place = np.argsort(np.argsort(pairs.genes))
     pairs = pairs.strongest_each(place[pairs.row], len(pairs.genes) if n_targets is None else n_targets)
-    return pd.DataFrame({"source": pairs.genes[pairs.row], "target": pairs.genes[pairs.column], "weight": pairs.weight})
+    net = pd.DataFrame({"source": pairs.genes[pairs.row], "target": pairs.genes[pairs.column], "weight": pairs.weight})
+    if said := audited.say(ad, key):
+        net.attrs["audit"] = said
+    return net

@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sctrellis._core import checks, slots
+from sctrellis._core import audited, checks, slots
 from sctrellis.get import _pairs
 
 if TYPE_CHECKING:
@@ -64,12 +64,20 @@ def edges(
         Rows run from the highest score to the lowest; equal scores are ordered by source, then by target, both
         alphabetically, so that the table does not depend on the order of the genes.
 
+        ``.attrs["audit"]`` of an inferred network is ``"audited"`` or begins with ``"UNAUDITED"``.
+
     Raises
     ------
     KeyError
         If there is no such network.
     ValueError
-        If a gene is unknown, a number is out of range, gene names are not unique or the network holds NaN.
+        If a gene is unknown, a number is out of range, gene names are not unique or the network holds NaN; with
+        ``settings.audit = "error"``, if the network was inferred and not audited.
+
+    Warns
+    -----
+    NotAuditedWarning
+        If :func:`sctrellis.tl.audit` has not looked at an inferred network (``settings.audit = "warn"``).
 
     Notes
     -----
@@ -108,4 +116,7 @@ def edges(
         if f"{key}_{extra}" in ad.varp:
             network = slots.read_network(ad, f"{key}_{extra}", argument="key")
             table[extra] = slots.values_at(network, pairs.row, pairs.column)
-    return pd.DataFrame(table)
+    found = pd.DataFrame(table)
+    if said := audited.say(ad, key):
+        found.attrs["audit"] = said
+    return found

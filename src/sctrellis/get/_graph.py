@@ -53,14 +53,14 @@ def graph(
         Nodes are the genes with an edge, named as in ``adata.var_names``, in the order in which the table of
         :func:`sctrellis.get.edges` first names them. Edges have ``weight`` and ``score``, and ``std``, ``prob`` and
         ``qval`` where these are known. The node attribute ``is_regulator`` is True where the network stores edges out
-        of the gene, chosen or not.
+        of the gene, chosen or not. The graph attribute ``audit`` is as that of the table.
 
     Raises
     ------
     KeyError
         If there is no such network.
     ValueError
-        If a gene is unknown, a number is out of range, gene names are not unique or the network holds NaN.
+        As :func:`sctrellis.get.edges`, which warns of networks without an audit too.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def graph(
     ad = slots.source(adata, mod)
     stored = np.diff(slots.read_network(ad, key, argument="key").indptr) > 0
     ends = table[["source", "target"]].to_numpy().ravel()
-    result: nx.DiGraph[str] = nx.DiGraph(key=key)
+    result: nx.DiGraph[str] = nx.DiGraph(key=key, **{str(name): said for name, said in table.attrs.items()})
     for gene in dict.fromkeys(ends):
         result.add_node(gene, is_regulator=bool(stored[ad.var_names.get_loc(gene)]))
     values = [column for column in table.columns if column not in ("source", "target")]

@@ -6,7 +6,7 @@ import pandas as pd
 from scipy import stats
 
 from sctrellis.metrics import _ranking
-from sctrellis.metrics._bootstrap import MIN_GROUPS, bootstrap, named
+from sctrellis.metrics._bootstrap import MIN_GROUPS, Bootstrap, bootstrap, named
 from sctrellis.metrics._macro import MACRO_METRICS, macro
 from sctrellis.metrics._ranking import Conventions, Interpolation, Ties
 
@@ -84,6 +84,38 @@ def ranking_table(
     >>> table[["metric", "level", "value"]].to_numpy().tolist()
     [['auroc', 'micro', 1.0], ['auroc', 'regulator', 1.0], ['auroc', 'target', 1.0]]
     """
+    return ranking_tables(
+        scores,
+        labels,
+        rows=rows,
+        columns=columns,
+        metrics=metrics,
+        min_count=min_count,
+        n_boot=n_boot,
+        level=level,
+        interp=interp,
+        ties=ties,
+        fraction=fraction,
+        seed=seed,
+    )[0]
+
+
+def ranking_tables(
+    scores: Any,
+    labels: Any,
+    *,
+    rows: Any,
+    columns: Any,
+    metrics: Sequence[str] | str,
+    min_count: int = 5,
+    n_boot: int = 500,
+    level: float = 0.95,
+    interp: Interpolation = "step",
+    ties: Ties = "expected",
+    fraction: float = 0.01,
+    seed: int | None = 0,
+) -> tuple[pd.DataFrame, Bootstrap]:
+    """Return the table of :func:`ranking_table`, and the replicates that its micro limits come from."""
     metrics = _ranking.check_metrics(metrics)
     conventions = Conventions(interp=interp, ties=ties, fraction=fraction)
     vectors = named(scores)
@@ -130,4 +162,4 @@ def ranking_table(
                 top = np.nan if metric == "auprc_ratio" else 1.0
                 found = {"value": mean, "low": mean - half, "high": mean + half, "ceiling": top}
                 lines.append({**place, **found, **own, "coverage": coverage, "note": note})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines), result

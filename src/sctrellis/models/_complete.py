@@ -33,7 +33,7 @@ def complete_network(
     others' optimum by ``P(k)_OR P(k)_RR^-1 d``; P(k) is a rank-one change of P, so no system is solved per gene.
     """
     rows = torch.from_numpy(np.flatnonzero(regulators)).to(device)
-    regulator = torch.from_numpy(np.asarray(regulators)).to(device)
+    regulator = torch.from_numpy(np.array(regulators)).to(device)
     precision = torch.from_numpy(full.precision).to(device)
     diagonal = torch.from_numpy(full.precision_diagonal).to(device)
     network = -precision / diagonal

@@ -74,7 +74,8 @@ class _Gather(torch.autograd.Function):
 
 def _matrix(values: torch.Tensor, messages: torch.Tensor, n_genes: int) -> torch.Tensor:
     shape = (n_genes, n_genes)
-    return torch.sparse_coo_tensor(messages, values, shape, is_coalesced=True, check_invariants=False)
+    # One head's column lies in memory with gaps, over which products on a GPU read wrong values without saying so.
+    return torch.sparse_coo_tensor(messages, values.contiguous(), shape, is_coalesced=True, check_invariants=False)
 
 
 class GraphAttention(nn.Module):

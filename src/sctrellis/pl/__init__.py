@@ -1,6 +1,7 @@
 """Draw what is stored."""
 
 from sctrellis.pl._alignment import alignment
+from sctrellis.pl._audit import audit
 from sctrellis.pl._benchmark import benchmark
 from sctrellis.pl._bias_audit import bias_audit
 from sctrellis.pl._calibration import calibration
@@ -25,6 +26,7 @@ from sctrellis.pl._translation import translation
 
 __all__ = [
     "alignment",
+    "audit",
     "benchmark",
     "bias_audit",
     "calibration",

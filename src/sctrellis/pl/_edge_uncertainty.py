@@ -2,7 +2,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sctrellis._core import checks, slots
+from sctrellis._core import audited, checks, slots
 from sctrellis._core.keys import Keys
 from sctrellis.pl import _style
 
@@ -84,8 +84,9 @@ def edge_uncertainty(
             p[top], sd[top], s=12, facecolors="none", edgecolors=_style.COLOURS[1], linewidths=0.7, alpha=0.8,
             label=f"top {len(top):,}",
         )  # fmt: skip
-        ax.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
+        ax.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="0.8")
     ax.set_xlabel("probability of an edge")
     ax.set_ylabel("SD of the log-odds (delta method)")
     _style.tidy(ax)
+    _style.banner(ax, audited.say(ad, key))
     return ax

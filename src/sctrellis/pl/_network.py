@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from sctrellis._core import checks, logs, slots
+from sctrellis._core import audited, checks, logs, slots
 from sctrellis.get import _pairs
 from sctrellis.pl import _labels, _style
 
@@ -164,6 +164,7 @@ def network(
         )
         for node in nodes
     ]
+    _style.banner(ax, audited.say(ad, key))
     # Only now are the axes as large as they will be, beside the legend.
     ax.figure.canvas.figure.draw_without_rendering()
     ends = np.array([(position[r], position[c]) for r, c in zip(pairs.row, pairs.column, strict=True)])

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sctrellis._core import audited
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -55,3 +57,10 @@ def legend(ax: "Axes", handles: Any = None, **kwargs: Any) -> None:
     if handles is not None:
         options["handles"] = handles
     ax.legend(**{**options, **kwargs})
+
+
+def banner(ax: "Axes", text: str) -> None:
+    """Write above the axes, to the right, that what they show was not audited; nothing where it was."""
+    if text.startswith(audited.UNAUDITED):
+        place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, 3), "textcoords": "offset points"}
+        ax.annotate(text, (1, 1), ha="right", va="bottom", fontsize="x-small", color=COLOURS[1], **place)

@@ -1,6 +1,7 @@
 """Fit and judge: check, read, call, write, log."""
 
 from sctrellis.tl._attribution import attribution
+from sctrellis.tl._audit import audit
 from sctrellis.tl._baseline import baseline
 from sctrellis.tl._benchmark import benchmark
 from sctrellis.tl._bias_audit import bias_audit
@@ -29,6 +30,7 @@ from sctrellis.tl._translate import translate
 
 __all__ = [
     "attribution",
+    "audit",
     "baseline",
     "benchmark",
     "bias_audit",

@@ -10,8 +10,8 @@ from sctrellis._core import checks, logs, record, slots
 from sctrellis._core import universe as universes
 from sctrellis._core.keys import REGULATORS, Keys
 from sctrellis._core.universe import Universe
-from sctrellis.metrics import ranking_table
 from sctrellis.metrics._precision_recall_curve import curve_table
+from sctrellis.metrics._ranking_table import ranking_tables
 from sctrellis.tl._baseline_scores import BASELINES, Baseline, baseline_scores
 
 if TYPE_CHECKING:
@@ -126,9 +126,11 @@ def evaluate(
             interval is missing.
 
     ``adata.uns[key_added]`` : dict
-        Record of the run with ``table``; ``curves`` (``key``, ``kind``, ``recall``, ``precision``: some 300 points of
-        each precision-recall curve, for drawing); and ``universe_sha256``, ``labels_sha256`` and ``scores_sha256``,
-        equal where two evaluations saw equal pairs, labels and scores, whatever the order of genes.
+        Record of the run with ``table``; ``differences`` (``key`` less ``baseline`` for each metric over all pairs,
+        with the interval of the difference on the same replicates); ``curves`` (``key``, ``kind``, ``recall``,
+        ``precision``: some 300 points of each precision-recall curve, for drawing); and ``universe_sha256``,
+        ``labels_sha256`` and ``scores_sha256``, equal where two evaluations saw equal pairs, labels and scores,
+        whatever the order of genes.
 
     Raises
     ------
@@ -233,7 +235,7 @@ def evaluate(
             scored[name] = float(1 - np.isnan(found).mean())
             scores[name] = np.where(np.isnan(found), unscored, found)
 
-    table = ranking_table(
+    table, replicates = ranking_tables(
         scores, labels, rows=row, columns=column, metrics=metrics, n_boot=n_boot, seed=seed, **_CONVENTIONS[compat]
     )
     kinds = {key: "baseline" if records.get(key, {}).get("method") in BASELINES else "method" for key in keys}
@@ -243,6 +245,9 @@ def evaluate(
     table["scored"] = table["key"].map(scored)
     table["fold"] = judged
     table["pair_class"] = pair_class or "all"
+    gains = [replicates.difference(key, name).assign(key=key, baseline=name) for key in keys for name in wanted]
+    columns = ["key", "baseline", "metric", "value", "low", "high"]
+    differences = pd.concat(gains, ignore_index=True)[columns] if gains else pd.DataFrame(columns=columns, dtype=float)
     entry = record.build(
         "evaluate",
         ad,
@@ -250,7 +255,12 @@ def evaluate(
         seed=seed,
         slots={"table": f"uns/{slot.record}/table", "curves": f"uns/{slot.record}/curves"},
         layer=layer,
-        extra={"table": table, "curves": curves, **_hashes(ad.var_names, row, column, labels, scores)},
+        extra={
+            "table": table,
+            "curves": curves,
+            "differences": differences,
+            **_hashes(ad.var_names, row, column, labels, scores),
+        },
     )
     logs.added(slots.write(ad, uns={slot.record: entry}))
     return table

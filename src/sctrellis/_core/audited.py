@@ -1,0 +1,79 @@
+"""Whether a network was audited: the one place that says so, for tables and figures alike."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from sctrellis._core import checks
+from sctrellis._settings import settings
+
+PARTS = ("baseline", "null", "calibration", "information")
+DONE = "done"
+SKIPPED = "skipped: "
+FAILED = "failed: "
+UNAUDITED = "UNAUDITED"
+
+
+class NotAuditedWarning(UserWarning):
+    """A network is handed out of which nobody has asked what of it the data can carry."""
+
+
+def fingerprint(network: sparse.csr_matrix) -> str:
+    """Return the sha256 of a network's scores and their places."""
+    mark = hashlib.sha256()
+    for part in (network.indptr, network.indices, network.data):
+        mark.update(np.ascontiguousarray(part).tobytes())
+    return mark.hexdigest()
+
+
+def states(ad: Any, key: str) -> dict[str, str]:
+    """Return the state of each part of the audit of ``.varp[key]`` as it is now; empty where there is none."""
+    entry = ad.uns.get(key)
+    audit = entry.get("audit") if isinstance(entry, Mapping) else None
+    if not isinstance(audit, Mapping) or key not in ad.varp:
+        return {}
+    if str(audit.get("scores_sha256")) != fingerprint(sparse.csr_matrix(ad.varp[key])):
+        return {}  # of other scores
+    return {part: str(audit.get(part, "")) for part in PARTS}
+
+
+def open_parts(ad: Any, key: str) -> list[str]:
+    """Return the parts of the audit of an inferred network that are neither done nor skipped for a reason.
+
+    Empty for what is no inferred network: known edges, and matrices that no function of :mod:`sctrellis.tl` wrote.
+    """
+    entry = ad.uns.get(key)
+    if not isinstance(entry, Mapping) or entry.get("method") == "network":
+        return []
+    if str(entry.get("slots", {}).get("network", "")) != f"varp/{key}":
+        return []
+    found = states(ad, key)
+    return [part for part in PARTS if not found.get(part, "").startswith((DONE, SKIPPED))]
+
+
+def say(ad: Any, key: str) -> str:
+    """Return what a table or figure of a network says of its audit, and warn or raise as `settings.audit` wants.
+
+    Returns
+    -------
+    str
+        ``"UNAUDITED"`` and what is open; ``"audited"`` where nothing is; empty for what is no inferred network, and
+        where `settings.audit` is ``"off"``.
+    """
+    if settings.audit == "off":
+        return ""
+    missing = open_parts(ad, key)
+    if not missing:
+        return "audited" if states(ad, key) else ""
+    text = f"{UNAUDITED}: {', '.join(missing)} open"
+    remedy = (
+        f"{key!r} is {text}. Run `sctrellis.tl.audit(adata, {key!r})` to see what of it the data can carry, or set "
+        "`sctrellis.settings.audit = 'off'`."
+    )
+    if settings.audit == "error":
+        raise ValueError(remedy)
+    checks.warn(remedy, NotAuditedWarning)
+    return text

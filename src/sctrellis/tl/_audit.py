@@ -1,0 +1,336 @@
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from sctrellis._core import audited, checks, logs, record, slots
+from sctrellis._core import universe as universes
+from sctrellis._core.keys import REGULATORS, Keys
+from sctrellis._core.universe import Universe
+from sctrellis.tl._calibrate import calibrate
+from sctrellis.tl._evaluate import evaluate
+from sctrellis.tl._information import information
+from sctrellis.tl._null import null
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+Fold = Literal["train", "validation", "test", "all"]
+_MOST_CHANCE = 0.01
+_CARRIES = ("I2", "I3")
+
+
+def audit(
+    adata: "AnnData | MuData",
+    key: str,
+    *,
+    network: str = "network",
+    fold: Fold = "test",
+    universe: Universe = "beeline_tf",
+    layer: str | None = None,
+    n_boot: int = 500,
+    n_perm: int = 1000,
+    budget: float | None = None,
+    seed: int | None = 0,
+    mod: str | None = None,
+    n_jobs: int | None = None,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Ask of an inferred network what of it the data can carry: beside baselines, a null, calibration, and the cells.
+
+    Runs what applies of :func:`sctrellis.tl.evaluate`, :func:`sctrellis.tl.null`, :func:`sctrellis.tl.calibrate` and
+    :func:`sctrellis.tl.information`, each by itself: what fails or cannot be done is told and stops nothing. Until
+    that was done, tables and figures of the network say ``UNAUDITED`` (see ``sctrellis.settings.audit``). Expects
+    log-normalised expression.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, with the network in ``.varp``; a MuData with ``mod``.
+    key
+        The network: a key of ``adata.varp``.
+    network
+        Key of ``adata.varp`` with known edges. Without them nothing but the cells can be looked at.
+    fold
+        Pairs to judge on: a fold of :func:`sctrellis.pp.split_edges`, or ``"all"``.
+    universe
+        Candidate pairs; see :func:`sctrellis.tl.evaluate`. Pairs that the network does not score are ranked last.
+    layer
+        Layer with the expression; None is ``adata.X``.
+    n_boot
+        Replicates of the two-way bootstrap of intervals.
+    n_perm
+        Random networks of the null.
+    budget
+        Seconds after which no further part is begun; None sets no limit. What was left open is done by the next call.
+    seed
+        Seed of all parts, in [0, 2**32); None draws one and records it.
+    mod
+        Modality to use where ``adata`` is a MuData.
+    n_jobs
+        Workers: None is ``settings.n_jobs``, -1 all cores. The result does not depend on it.
+    progress
+        Progress bar over the parts; None follows ``settings.progress``.
+
+    Returns
+    -------
+    DataFrame
+        One row for each part, also in ``adata.uns[key]["audit"]["table"]``:
+
+        ``part``
+            ``"baseline"``: is it better than the best baseline? ``"null"``: is it more than who is popular?
+            ``"calibration"``: do its probabilities say more than a constant? ``"information"``: can these cells carry
+            it?
+        ``state``
+            ``"done"``, ``"skipped: "`` with the reason why it does not apply, or ``"failed: "`` with what went wrong.
+        ``passed``
+            ``"yes"``, ``"no"``, or empty where nothing can be said; see the notes.
+        ``found``
+            The result in words.
+        ``seconds``
+            How long it took.
+
+    ``adata.uns[key]["audit"]`` : dict
+        The state of each part by its name; ``table``; ``scores_sha256`` and ``labels_sha256`` of what was audited, and
+        ``settings``. A new fit with the same key takes its place, and scores that were changed by other means no longer
+        match: both are unaudited.
+    ``adata.uns[key + "_audit_baseline"]``, and so on with ``"_audit_null"`` and ``"_audit_calibration"`` : dict
+        Records of the functions above. Probabilities are not stored: call :func:`sctrellis.tl.calibrate` for them.
+    ``adata.uns["information"]`` : dict
+        The record of the cells, taken as it is where there is one of these cells and genes already.
+
+    Raises
+    ------
+    KeyError
+        If the network, a layer or a modality is missing.
+    ValueError
+        If `key` is the known network itself, and on unknown names and numbers out of range.
+
+    Notes
+    -----
+    A part is passed if
+
+    baseline
+        the 95 % interval of the difference in average precision to the best baseline lies above 0. The best one is
+        chosen on the same pairs, which favours it.
+    null
+        at most 1 % of random networks with the same degrees are found as well as the known one.
+    calibration
+        the log-loss of held-out pairs is better than that of a constant: the interval of its skill lies above 0. The
+        calibration error is told beside it, and cannot stand alone: a constant has none.
+    information
+        the verdict on the cells is ``I2`` or ``I3``: single edges can be told.
+
+    Called again, parts that are done are kept as long as scores, labels and settings are the same; what failed, was
+    skipped or was left open is tried. Each part is written as soon as it is done, so that an interrupt loses one part
+    at most.
+
+    Cost: with 800 genes, 300 regulators and 30,000 pairs a few seconds for baselines, null and calibration each, and
+    minutes for the cells (see :func:`sctrellis.tl.information`).
+
+    Examples
+    --------
+    >>> import sctrellis as tr
+    >>> adata = tr.datasets.simulate_grn(100, 60, 15, density=0.2)
+    >>> tr.tl.baseline(adata, "pearson")
+    >>> table = tr.tl.audit(adata, "pearson", network="truth", n_boot=50, n_perm=99, budget=0)
+    >>> table["state"].tolist()[-1]
+    'failed: the budget of 0 s was used up'
+    """
+    values = locals()
+    checks.choice("fold", fold, get_args(Fold))
+    checks.choice("universe", universe, universes.UNIVERSES)
+    n_boot, n_perm = checks.integer("n_boot", n_boot, minimum=0), checks.integer("n_perm", n_perm)
+    budget = None if budget is None else checks.number("budget", budget, low=0)
+    seed, workers = checks.seed(seed), checks.n_jobs(n_jobs)
+    _, ad = slots.target(adata, mod=mod)
+    if key == network:
+        msg = f"`key`: {key!r} is the known network itself. Name the network to audit."
+        raise ValueError(msg)
+    scores = slots.read_network(ad, key, argument="key")
+    slots.read_matrix(ad, layer)
+    labels = slots.read_network(ad, network) if network in ad.varp else None
+    settings = {
+        **{name: value for name, value in record.arguments(audit, values).items() if name not in ("budget", "mod")},
+        "seed": seed,
+    }
+    identity = {
+        "scores_sha256": audited.fingerprint(scores),
+        "labels_sha256": "" if labels is None else audited.fingerprint(labels),
+        "settings": {name: "" if value is None else value for name, value in settings.items() if name != "key"},
+    }
+    shared: dict[str, Any] = {"seed": seed, "n_jobs": workers}
+    names = {part: f"{key}_audit_{part}" for part in ("baseline", "null", "calibration")}
+    judged: dict[str, Any] = {"network": network, "fold": fold, "universe": universe, "missing": "lowest"}
+
+    def beside_baselines() -> tuple[str, str]:
+        options: dict[str, Any] = {**judged, **shared, "layer": layer, "n_boot": n_boot, "metrics": ["auprc", "auroc"]}
+        evaluate(ad, key, **options, progress=False, key_added=names["baseline"])
+        return _baseline_words(record.read(ad, names["baseline"]), key)
+
+    def beside_null() -> tuple[str, str]:
+        null(ad, key, **judged, **shared, n_perm=n_perm, key_added=names["null"])
+        return _null_words(record.read(ad, names["null"]))
+
+    def calibrated() -> tuple[str, str]:
+        light = _without_cells(ad, [key, network, Keys(network).fold, Keys(network).stage("class")], key)
+        fitted: Literal["train", "validation"] = "validation" if _uses_labels(ad, key) else "train"
+        calibrate(light, key, network=network, fold=fitted, n_boot=n_boot, seed=seed, key_added=f"{key}_audit")
+        entry = light.uns[names["calibration"]]
+        slots.write(ad, uns={names["calibration"]: entry})
+        return _calibration_words(record.read(light, names["calibration"]))
+
+    def carried() -> tuple[str, str]:
+        if not _same_cells(ad, layer):
+            information(ad, layer=layer, **shared)
+        verdict = record.read(ad, "information")["verdict"]
+        return ("yes" if verdict["code"] in _CARRIES else "no"), f"{verdict['code']}: {verdict['words']}"
+
+    steps: dict[str, Callable[[], tuple[str, str]]] = dict(
+        zip(audited.PARTS, (beside_baselines, beside_null, calibrated, carried), strict=True)
+    )
+    rows = _kept(ad, key, identity, names)
+    start = time.monotonic()
+    with logs.progress_bar(len(steps), "audit", progress=progress, unit="part") as bar:
+        for part, step in steps.items():
+            if part not in rows:
+                reason = _skip(ad, part, network)
+                begun = time.monotonic()
+                passed, found = "", ""
+                if reason:
+                    state = audited.SKIPPED + reason
+                elif budget is not None and begun - start >= budget:
+                    state = f"{audited.FAILED}the budget of {budget:g} s was used up"
+                else:
+                    state, passed, found = _tried(step)
+                rows[part] = {"part": part, "state": state, "passed": passed, "found": found}
+                rows[part]["seconds"] = time.monotonic() - begun
+                _store(ad, key, rows, identity)
+            bar.update()
+    table = _store(ad, key, rows, identity)
+    for row in table.itertuples():
+        logs.logger.info("%s: %s", row.part, row.found or row.state)
+    logs.added([f"uns[{key!r}]['audit']"])
+    return table
+
+
+def _tried(step: Callable[[], tuple[str, str]]) -> tuple[str, str, str]:
+    """Return the state of a part that was run, whether it was passed, and what was found."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            passed, found = step()
+        except Exception as error:  # noqa: BLE001 - whatever a part does, the others are run and the reason is told
+            logs.logger.debug("a part of the audit failed", exc_info=True)
+            text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+            return f"{audited.FAILED}{text or type(error).__name__}", "", ""
+    told = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
+    return audited.DONE, passed, " ".join([found, *told])
+
+
+def _store(ad: Any, key: str, rows: Mapping[str, dict[str, Any]], identity: Mapping[str, Any]) -> pd.DataFrame:
+    """Write the audit as far as it is, and return its table."""
+    done = [rows[part] for part in audited.PARTS if part in rows]
+    table = pd.DataFrame(done, columns=["part", "state", "passed", "found", "seconds"])
+    entry = ad.uns.get(key)
+    if not isinstance(entry, Mapping):  # scores of another package
+        entry = record.build("given", ad, params={}, seed=0, slots={"network": f"varp/{key}"})
+    states = {row["part"]: row["state"] for row in done}
+    kept = record.to_storable({**states, "table": table, **identity}, "audit")
+    slots.write(ad, uns={key: {**entry, "audit": kept}})
+    return table
+
+
+def _kept(ad: Any, key: str, identity: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the rows of parts that an earlier call has done on the same scores and labels with the same settings."""
+    entry = ad.uns.get(key)
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("audit"), Mapping):
+        return {}
+    old = record.read(ad, key)["audit"]
+    if any(old.get(name) != value for name, value in identity.items()):
+        return {}
+    there = {part for part in audited.PARTS if names.get(part, "information") in ad.uns}
+    rows = old["table"].to_dict("records")
+    return {str(row["part"]): row for row in rows if row["state"] == audited.DONE and row["part"] in there}
+
+
+def _skip(ad: Any, part: str, network: str) -> str:
+    """Return why a part does not apply; empty where it does."""
+    if part == "information":
+        return "" if REGULATORS in ad.var else "no candidate regulators in `adata.var`"
+    if network not in ad.varp:
+        return f"no known edges in `adata.varp[{network!r}]`"
+    if part == "calibration" and slots.read_folds(ad, network) is None:
+        return f"no folds of {network!r}: probabilities need held-out labels, run `sctrellis.pp.split_edges`"
+    return ""
+
+
+def _uses_labels(ad: Any, key: str) -> bool:
+    entry = ad.uns.get(key)
+    return isinstance(entry, Mapping) and bool(len(np.atleast_1d(entry.get("labels_used", []))))
+
+
+def _same_cells(ad: Any, layer: str | None) -> bool:
+    """Whether the record of the cells is of these cells and genes."""
+    entry = ad.uns.get("information")
+    if not isinstance(entry, Mapping) or entry.get("method") != "information":
+        return False
+    inputs = entry["inputs"]
+    slot = "X" if layer is None else f"layers/{layer}"
+    own = (str(inputs["slot"]), int(inputs["n_obs"]), str(inputs["var_names_sha256"]))
+    return own == (slot, ad.n_obs, record.genes_hash(ad.var_names))
+
+
+def _without_cells(ad: Any, networks: list[str], key: str) -> Any:
+    """Return an object with these networks alone: what is made of them leaves the user's own as it is."""
+    from anndata import AnnData
+
+    varp = {name: ad.varp[name] for name in networks if name in ad.varp}
+    return AnnData(obs=ad.obs[[]], var=ad.var[[]], varp=varp, uns={key: ad.uns[key]} if key in ad.uns else {})
+
+
+def _baseline_words(entry: Mapping[str, Any], key: str) -> tuple[str, str]:
+    table = entry["table"]
+    own = table[(table["metric"] == "auprc") & (table["level"] == "micro")].astype({"key": str}).set_index("key")
+    value, base = float(own.loc[key, "value"]), float(own.loc[key, "base"])
+    text = f"AUPRC {value:.4g}, {value / base:.2f} times the share of known edges"
+    if own.loc[key, "scored"] < 1:
+        text += f"; {1 - own.loc[key, 'scored']:.0%} of the pairs have no score and are ranked last"
+    rivals = own.drop(index=key)
+    if rivals.empty:
+        return "", f"{text}. There is no other baseline to put beside it."
+    best = str(rivals["value"].idxmax())
+    gains = entry["differences"].astype({"metric": str, "baseline": str})
+    gain = gains[(gains["metric"] == "auprc") & (gains["baseline"] == best)].iloc[0]
+    text += f". The best baseline, {best}, has {rivals.loc[best, 'value']:.4g}: {gain['value']:+.4g}"
+    if np.isnan(gain["low"]):
+        return "", f"{text}, without an interval ({own.loc[key, 'note'] or 'no replicates'})."
+    passed = gain["low"] > 0
+    words = "better" if passed else "worse" if gain["high"] < 0 else "cannot be told apart"
+    return ("yes" if passed else "no"), f"{text} ({gain['low']:+.4g} to {gain['high']:+.4g}), {words}."
+
+
+def _null_words(entry: Mapping[str, Any]) -> tuple[str, str]:
+    p = float(entry["table"].astype({"metric": str}).set_index("metric").loc["auprc", "p"])
+    return ("yes" if p <= _MOST_CHANCE else "no"), str(entry["words"])
+
+
+def _calibration_words(entry: Mapping[str, Any]) -> tuple[str, str]:
+    table = entry["table"].astype({"part": str, "stage": str, "metric": str})
+    part = "test" if (table["part"] == "test").any() else "fit"
+    own = table[(table["part"] == part) & (table["stage"] == "after")].set_index("metric")
+    skill, ece = own.loc["nll_skill"], own.loc["ece_mass"]
+    text = (
+        f"Calibrated by {entry['calibrator']['method']}: calibration error {ece['value']:.3g} ({ece['low']:.3g} to "
+        f"{ece['high']:.3g}), log-loss {skill['value']:.1%} better than that of a constant ({skill['low']:.1%} to "
+        f"{skill['high']:.1%}), on {int(own['n_pairs'].iloc[0]):,} {part} pairs."
+    )
+    if part == "fit":
+        return "", f"{text} These are the pairs of the fit: no held-out ones have known edges."
+    if np.isnan(skill["low"]):
+        return "", text
+    return ("yes" if skill["low"] > 0 else "no"), text

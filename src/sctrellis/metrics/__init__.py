@@ -16,6 +16,7 @@ from sctrellis.metrics._early_precision import early_precision, early_precision_
 from sctrellis.metrics._eb_weight import eb_weight
 from sctrellis.metrics._effective_size import EffectiveSize, effective_size
 from sctrellis.metrics._exchangeability import exchangeability
+from sctrellis.metrics._gold_check import GoldCheck, gold_check
 from sctrellis.metrics._hit_rate import hit_rate, hit_rate_ceiling
 from sctrellis.metrics._information import Information, information
 from sctrellis.metrics._knockoff_filter import e_bh, knockoff_qvalues
@@ -35,6 +36,7 @@ from sctrellis.metrics._power_law import PowerLaw, power_law
 from sctrellis.metrics._precision_recall_curve import precision_recall_curve
 from sctrellis.metrics._ranking_table import ranking_table
 from sctrellis.metrics._reliability_curve import reliability_curve
+from sctrellis.metrics._selection_bound import selection_bound
 from sctrellis.metrics._shuffled_network import shuffled_network
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "Certificate",
     "DegreeNull",
     "EffectiveSize",
+    "GoldCheck",
     "Information",
     "Knockoffs",
     "NullTest",
@@ -68,6 +71,7 @@ __all__ = [
     "effective_size",
     "exchangeability",
     "fit_calibrator",
+    "gold_check",
     "hit_rate",
     "hit_rate_ceiling",
     "information",
@@ -89,6 +93,7 @@ __all__ = [
     "precision_recall_curve",
     "ranking_table",
     "reliability_curve",
+    "selection_bound",
     "shuffled_network",
     "thinned_noise",
 ]

@@ -11,6 +11,7 @@ from sctrellis.tl._deepsem import deepsem
 from sctrellis.tl._edge_classifier import edge_classifier
 from sctrellis.tl._evaluate import evaluate
 from sctrellis.tl._evaluate_perturbation import evaluate_perturbation
+from sctrellis.tl._gold_check import gold_check
 from sctrellis.tl._grids import grids
 from sctrellis.tl._grids_benchmark import grids_benchmark
 from sctrellis.tl._grids_null import grids_null
@@ -26,6 +27,7 @@ from sctrellis.tl._redundancy import redundancy
 from sctrellis.tl._regnet import regnet
 from sctrellis.tl._regnet_finetune import regnet_finetune
 from sctrellis.tl._shrinkage import shrinkage
+from sctrellis.tl._stability import stability
 from sctrellis.tl._translate import translate
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "edge_classifier",
     "evaluate",
     "evaluate_perturbation",
+    "gold_check",
     "grids",
     "grids_benchmark",
     "grids_null",
@@ -55,5 +58,6 @@ __all__ = [
     "regnet",
     "regnet_finetune",
     "shrinkage",
+    "stability",
     "translate",
 ]

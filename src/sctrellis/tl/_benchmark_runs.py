@@ -125,7 +125,7 @@ def plan(name: str, spec: Any, *, network: str, embedding: str | None) -> Plan:
         options.setdefault("network", network)
     try:
         inspect.signature(own).bind(
-            None, **{**options, **_given(parameters, 0, Common(network, "", 0, 0, (), None, None))}
+            None, **{**options, **arguments_of(parameters, 0, Common(network, "", 0, 0, (), None, None))}
         )
     except TypeError as error:
         msg = f"`methods`: {name!r} cannot be called with {sorted(options)}: {error}."
@@ -296,7 +296,7 @@ def _scheme(
 
 def _fit(adata: Any, task: Task) -> dict[str, Any]:
     plan = task.plan
-    given = _given(inspect.signature(plan.function).parameters, task.seed, task.common)
+    given = arguments_of(inspect.signature(plan.function).parameters, task.seed, task.common)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         cpu, wall = time.process_time(), time.perf_counter()
@@ -311,7 +311,7 @@ def _fit(adata: Any, task: Task) -> dict[str, Any]:
     return {**cost, "peak_memory_mb": memory[0], "note": _notes(caught)}
 
 
-def _given(parameters: Mapping[str, Any], seed: int, common: Common) -> dict[str, Any]:
+def arguments_of(parameters: Mapping[str, Any], seed: int, common: Common) -> dict[str, Any]:
     """Return the arguments that every run gives, of those that a function has."""
     given = {
         "seed": seed,

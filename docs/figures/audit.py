@@ -22,7 +22,7 @@ def main() -> None:
     for key in ("ridge", "matcomp"):
         table = tr.tl.audit(adata, key, progress=False)
         for row in table.itertuples():
-            print(f"{key} {row.part} [{row.state}; {row.passed}; {row.seconds:.1f} s] {row.found}", flush=True)
+            print(f"{key} {row.part} [{row.state}; {row.passed}; {row.seconds:.1f} s] {row.found}", flush=True)  # noqa: T201
     page = tr.pl.audit(adata, "matcomp")["null"].get_figure(root=True)
     page.savefig(GUIDE / "audit_mdc.png", dpi=110)
 

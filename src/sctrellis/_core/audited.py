@@ -69,7 +69,7 @@ def open_parts(ad: Any, key: str) -> list[str]:
 
 
 def say(ad: Any, key: str) -> str:
-    """Return what a table or figure of a network says of its audit, and raise, or warn once a session, as `settings.audit` wants.
+    """Return what tables and figures of a network say of its audit; raise, or warn once, as `settings.audit` wants.
 
     Returns
     -------

@@ -136,8 +136,8 @@ def audit(
         the verdict on the cells is ``I2`` or ``I3``: single edges can be told.
 
     Called again, parts that are done are kept as long as scores, labels, folds, expression and settings are the same;
-    what failed, was skipped or was left open is tried. Each part is written as soon as it is done, so that an interrupt loses one part
-    at most.
+    what failed, was skipped or was left open is tried. Each part is written as soon as it is done, so that an interrupt
+    loses one part at most.
 
     Cost: with 800 genes, 300 regulators and 30,000 pairs a few seconds for baselines, null and calibration each, and
     minutes for the cells (see :func:`sctrellis.tl.information`).

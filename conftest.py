@@ -12,3 +12,11 @@ def _close_figures():
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
         pyplot.close("all")
+
+
+@pytest.fixture(autouse=True)
+def _no_audit_asked(monkeypatch):
+    """Networks of tests and examples are audited where the audit is what is tested."""
+    from sctrellis import settings
+
+    monkeypatch.setattr(settings, "_audit", "off")

@@ -12,14 +12,6 @@ from scipy import sparse
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
-@pytest.fixture(autouse=True)
-def _no_audit_asked(monkeypatch):
-    """Networks of tests are audited where the audit is what is tested."""
-    from sctrellis import settings
-
-    monkeypatch.setattr(settings, "_audit", "off")
-
-
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of the real data; tests that ask for it carry ``@pytest.mark.data``."""

@@ -26,8 +26,8 @@ class Settings:
     max_dense_gb
         Largest dense copy (GB) of a matrix that a function may make; above it, it raises and says the size.
     audit
-        What handing out a network that :func:`sctrellis.tl.audit` has not looked at does: ``"warn"``, ``"error"``, or
-        ``"off"``. Tables and figures say it either way, but for ``"off"``.
+        What handing out a network that :func:`sctrellis.tl.audit` has not looked at does: ``"warn"`` once for each
+        network, raise an ``"error"``, or nothing (``"off"``). With ``"warn"``, tables and figures say it each time.
     dataset_dir
         Folder of :mod:`sctrellis.datasets`; the environment variable ``SCTRELLIS_DATA`` sets the default.
     """

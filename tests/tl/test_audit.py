@@ -3,7 +3,7 @@
 import anndata as ad
 import numpy as np
 import pytest
-from helpers import content
+from helpers import content, unsorted_csr
 from scipy import sparse
 
 import sctrellis as tr
@@ -17,6 +17,7 @@ PARTS = ["baseline", "null", "calibration", "information"]
 @pytest.fixture(autouse=True)
 def _warn(monkeypatch):
     monkeypatch.setattr(tr.settings, "_audit", "warn")
+    monkeypatch.setattr(audited, "_told", set())
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +188,64 @@ def test_scores_of_another_package_can_be_audited(adata):
     assert tr.get.edges(adata, "mine", n_top=3).attrs["audit"] == "audited"
 
 
+@pytest.mark.parametrize("form", ["float64", "csc", "unsorted", "dense"])
+def test_scores_in_any_form_stay_audited(adata, form):
+    scores = abs(adata.varp["ridge"]).astype(np.float64) * 1.1
+    make = {"csc": sparse.csc_matrix, "dense": lambda x: x.toarray(), "unsorted": lambda x: unsorted_csr(x.toarray())}
+    adata.varp["mine"] = make.get(form, lambda x: x)(scores)
+    tr.tl.audit(adata, "mine", **FAST)
+    assert audited.open_parts(adata, "mine") == []
+
+
+def test_another_split_or_other_expression_is_audited_anew(adata):
+    first = rows(tr.tl.audit(adata, "ridge", **FAST))
+    tr.pp.split_edges(adata, val_frac=0.25, seed=7)
+    second = rows(tr.tl.audit(adata, "ridge", **FAST))
+    for part in PARTS[:3]:
+        assert second.loc[part, "found"] != first.loc[part, "found"]
+    adata.X = adata.X[:, ::-1].copy()  # the baselines read expression
+    assert rows(tr.tl.audit(adata, "ridge", **FAST)).loc["baseline", "found"] != second.loc["baseline", "found"]
+
+
+def test_a_record_of_other_cells_stays_the_users(adata, quick_cells):
+    adata.layers["other"] = adata.X * np.float32(0.5)
+    _audit.information(adata, layer="other")
+    before = content(adata)
+    tr.tl.audit(adata, "ridge", **FAST)
+    after = content(adata)
+    assert {slot for slot in before if before[slot] != after[slot]} == {"uns/ridge"}
+    assert audit_of(adata)["records"]["information"] == "ridge_audit_information"
+    assert "ridge_audit_information" in adata.uns
+    tr.tl.audit(adata, "ridge", **FAST)
+    assert len(quick_cells) == 2  # theirs, ours, and ours is kept
+
+
+def test_other_regulators_are_other_information(adata, quick_cells):
+    tr.tl.audit(adata, "ridge", **FAST)
+    adata.var["is_regulator"] &= np.arange(adata.n_vars) != np.flatnonzero(adata.var["is_regulator"])[0]
+    tr.tl.baseline(adata, "ridge")
+    tr.tl.audit(adata, "ridge", **FAST)
+    assert len(quick_cells) == 2
+
+
+def test_numbers_are_those_of_the_records(adata):
+    tr.tl.audit(adata, "ridge", **FAST)
+    numbers = audit_of(adata)["numbers"]
+    table, gains = (tr.get.record(adata, "ridge_audit_baseline")[name] for name in ("table", "differences"))
+    micro = table[(table["level"] == "micro") & (table["metric"] == "auprc")].set_index("key")["value"]
+    best = micro.drop("ridge").idxmax()
+    assert (numbers["best_baseline"], numbers["auprc"]) == (best, micro["ridge"])
+    assert numbers["difference"] == pytest.approx(micro["ridge"] - micro[best])
+    gain = gains[(gains["metric"] == "auprc") & (gains["baseline"] == best)].iloc[0]
+    assert (numbers["difference_low"], numbers["difference_high"]) == (gain["low"], gain["high"])
+    null = tr.get.record(adata, "ridge_audit_null")["table"].set_index("metric").loc["auprc"]
+    assert (numbers["null_ratio"], numbers["null_p"]) == (null["ratio_to_null"], null["p"])
+    assert numbers["information"] == tr.get.record(adata, "information")["verdict"]["code"]
+    del adata.varp["network"]
+    tr.tl.audit(adata, "ridge", **FAST)
+    assert np.isnan(audit_of(adata)["numbers"]["auprc"])
+
+
 # the gate
 
 
@@ -194,12 +253,10 @@ def test_a_network_says_that_it_is_unaudited_until_it_was_audited(adata):
     with pytest.warns(audited.NotAuditedWarning, match=r"sctrellis.tl.audit\(adata, 'ridge'\)"):
         edges = tr.get.edges(adata, "ridge", n_top=3)
     assert edges.attrs["audit"] == "UNAUDITED: baseline, null, calibration, information open"
-    with pytest.warns(audited.NotAuditedWarning):
-        assert tr.get.graph(adata, "ridge", n_top=3).graph["audit"] == edges.attrs["audit"]
-    with pytest.warns(audited.NotAuditedWarning):
-        assert tr.get.decoupler_net(adata, "ridge").attrs["audit"] == edges.attrs["audit"]
-    with pytest.warns(audited.NotAuditedWarning):
-        ax = tr.pl.network(adata, "ridge", n_edges=5)
+    # Warned once (a second warning would be an error here), said each time.
+    assert tr.get.graph(adata, "ridge", n_top=3).graph["audit"] == edges.attrs["audit"]
+    assert tr.get.decoupler_net(adata, "ridge").attrs["audit"] == edges.attrs["audit"]
+    ax = tr.pl.network(adata, "ridge", n_edges=5)
     assert any("UNAUDITED" in text.get_text() for text in ax.texts)
     tr.tl.audit(adata, "ridge", **FAST)
     assert tr.get.edges(adata, "ridge", n_top=3).attrs["audit"] == "audited"

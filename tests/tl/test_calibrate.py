@@ -316,3 +316,19 @@ def test_mudata():
     tr.tl.calibrate(mdata, "odds", scale="log_odds", mod="rna", **FAST)
     calibrated(adata)
     np.testing.assert_array_equal(mdata.mod["rna"].varp["odds_prob"].data, adata.varp["odds_prob"].data)
+
+
+def test_probabilities_that_a_method_wrote_are_not_replaced_in_silence(caplog):
+    def told():
+        return [message for message in caplog.messages if "calibrated ones replace them" in message]
+
+    adata = world()
+    entry = {"schema": 1, "method": "regnet", "score_scale": "log_odds"}
+    adata.uns["odds"] = {**entry, "slots": {"network": "varp/odds", "probability": "varp/odds_prob"}}
+    adata.varp["odds_prob"] = own = adata.varp["odds"].copy()
+    tr.tl.calibrate(adata, "odds", **FAST, key_added="beside")
+    assert not told()
+    assert np.array_equal(adata.varp["odds_prob"].data, own.data)
+    tr.tl.calibrate(adata, "odds", **FAST)
+    assert len(told()) == 1
+    assert "regnet" in told()[0]

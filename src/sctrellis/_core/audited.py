@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from sctrellis._core import checks
+from sctrellis._core.rows import Rows
 from sctrellis._settings import settings
 
 PARTS = ("baseline", "null", "calibration", "information")
@@ -15,6 +16,8 @@ DONE = "done"
 SKIPPED = "skipped: "
 FAILED = "failed: "
 UNAUDITED = "UNAUDITED"
+_told: set[tuple[str, str]] = set()
+"""Networks that a warning was given for: one a session is enough, the table or figure says it each time."""
 
 
 class NotAuditedWarning(UserWarning):
@@ -22,9 +25,20 @@ class NotAuditedWarning(UserWarning):
 
 
 def fingerprint(network: sparse.csr_matrix) -> str:
-    """Return the sha256 of a network's scores and their places."""
+    """Return the sha256 of a network's scores and their places, whatever types and order they are stored in."""
+    network = sparse.csr_matrix(network, dtype=np.float32, copy=True)
+    network.sort_indices()
+    return _hashed(network.indptr.astype(np.int64), network.indices.astype(np.int64), network.data)
+
+
+def cells_fingerprint(rows: Rows) -> str:
+    """Return the sha256 of the mean and the spread of every gene, which are known without another pass."""
+    return _hashed(rows.summary.mean, rows.summary.std)
+
+
+def _hashed(*parts: np.ndarray) -> str:
     mark = hashlib.sha256()
-    for part in (network.indptr, network.indices, network.data):
+    for part in parts:
         mark.update(np.ascontiguousarray(part).tobytes())
     return mark.hexdigest()
 
@@ -35,7 +49,7 @@ def states(ad: Any, key: str) -> dict[str, str]:
     audit = entry.get("audit") if isinstance(entry, Mapping) else None
     if not isinstance(audit, Mapping) or key not in ad.varp:
         return {}
-    if str(audit.get("scores_sha256")) != fingerprint(sparse.csr_matrix(ad.varp[key])):
+    if str(audit.get("scores_sha256")) != fingerprint(ad.varp[key]):
         return {}  # of other scores
     return {part: str(audit.get(part, "")) for part in PARTS}
 
@@ -55,7 +69,7 @@ def open_parts(ad: Any, key: str) -> list[str]:
 
 
 def say(ad: Any, key: str) -> str:
-    """Return what a table or figure of a network says of its audit, and warn or raise as `settings.audit` wants.
+    """Return what tables and figures of a network say of its audit; raise, or warn once, as `settings.audit` wants.
 
     Returns
     -------
@@ -75,5 +89,8 @@ def say(ad: Any, key: str) -> str:
     )
     if settings.audit == "error":
         raise ValueError(remedy)
-    checks.warn(remedy, NotAuditedWarning)
+    network = (key, fingerprint(ad.varp[key]))
+    if network not in _told:
+        _told.add(network)
+        checks.warn(remedy, NotAuditedWarning)
     return text

@@ -81,7 +81,8 @@ def audit(
     if not audited.states(ad, key):
         msg = f"{key!r} was not audited, or has other scores since. Run `sctrellis.tl.audit(adata, {key!r})` first."
         raise ValueError(msg)
-    rows = {str(row["part"]): row for row in get.record(ad, key)["audit"]["table"].to_dict("records")}
+    entry = get.record(ad, key)["audit"]
+    rows = {str(row["part"]): row for row in entry["table"].to_dict("records")}
     words = {part: _found(rows.get(part)) for part in _ASKED}
     heights = [3.3 + 0.17 * max(len(words[part]) for part in pair) for pair in (_FIRST, _SECOND)]
     figure = plt.figure(figsize=(12.5, sum(heights) + 0.5), layout="constrained")
@@ -93,7 +94,7 @@ def audit(
             drawn, told = panel.subplots(2, 1, height_ratios=[3.3, 0.17 * len(words[part]) + 0.1])
             axes[part] = drawn
             if rows.get(part, {}).get("state") == audited.DONE:
-                _draw(ad, key, part, drawn)
+                _draw(ad, key, part, entry["records"][part], drawn)
             else:
                 drawn.set_axis_off()
             drawn.set_title(f"{_ASKED[part]} {_answer(rows.get(part))}", **_TITLE)
@@ -105,15 +106,15 @@ def audit(
 _FIRST, _SECOND = ("baseline", "null"), ("calibration", "information")
 
 
-def _draw(ad: Any, key: str, part: str, ax: "Axes") -> None:
+def _draw(ad: Any, key: str, part: str, name: str, ax: "Axes") -> None:
     if part == "baseline":
-        scores(ad, key=f"{key}_audit_baseline", metric="auprc", ax=ax)
+        scores(ad, key=name, metric="auprc", ax=ax)
     elif part == "null":
-        null(ad, f"{key}_audit_null", "auprc", ax=ax)
+        null(ad, name, "auprc", ax=ax)
     elif part == "calibration":
         calibration(ad, f"{key}_audit", ax=ax)
     else:
-        information(ad, axes={"power": ax})
+        information(ad, key=name, axes={"power": ax})
 
 
 def _headline(key: str, rows: Mapping[str, Any]) -> str:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 Fold = Literal["train", "validation", "test", "all"]
 _MOST_CHANCE = 0.01
 _CARRIES = ("I2", "I3")
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
+_TEXTS = ("best_baseline", "information")
+_NUMBERS = (
+    *("auprc", "auprc_ratio", "best_baseline", "null_ratio", "null_p", "information"),
+    *(f"{name}{end}" for name in ("difference", "brier_skill", "nll_skill", "ece") for end in _ENDS),
+)
 
 
 def audit(
@@ -95,13 +101,17 @@ def audit(
             How long it took.
 
     ``adata.uns[key]["audit"]`` : dict
-        The state of each part by its name; ``table``; ``scores_sha256`` and ``labels_sha256`` of what was audited, and
-        ``settings``. A new fit with the same key takes its place, and scores that were changed by other means no longer
-        match: both are unaudited.
+        The state of each part by its name; ``table``; ``numbers``, the results by name: ``auprc`` and
+        ``auprc_ratio`` (to chance), ``best_baseline`` and the ``difference`` to it, ``null_ratio`` and ``null_p``,
+        ``brier_skill``, ``nll_skill`` and ``ece``, each interval as ``_low`` and ``_high``, and ``information``, the
+        code of the verdict; NaN or empty where a part was not done; ``records``, where the parts are in ``adata.uns``;
+        sha256 of scores, labels, folds and of the mean and spread of each gene, and ``settings``. A new fit with the
+        same key takes its place, and scores that were changed by other means no longer match: both are unaudited.
     ``adata.uns[key + "_audit_baseline"]``, and so on with ``"_audit_null"`` and ``"_audit_calibration"`` : dict
         Records of the functions above. Probabilities are not stored: call :func:`sctrellis.tl.calibrate` for them.
     ``adata.uns["information"]`` : dict
-        The record of the cells, taken as it is where there is one of these cells and genes already.
+        The record of the cells, taken as it is where there is one of as many cells, the same slot, genes and
+        regulators already. One of others stays as it is, and this one is ``adata.uns[key + "_audit_information"]``.
 
     Raises
     ------
@@ -125,9 +135,9 @@ def audit(
     information
         the verdict on the cells is ``I2`` or ``I3``: single edges can be told.
 
-    Called again, parts that are done are kept as long as scores, labels and settings are the same; what failed, was
-    skipped or was left open is tried. Each part is written as soon as it is done, so that an interrupt loses one part
-    at most.
+    Called again, parts that are done are kept as long as scores, labels, folds, expression and settings are the same;
+    what failed, was skipped or was left open is tried. Each part is written as soon as it is done, so that an interrupt
+    loses one part at most.
 
     Cost: with 800 genes, 300 regulators and 30,000 pairs a few seconds for baselines, null and calibration each, and
     minutes for the cells (see :func:`sctrellis.tl.information`).
@@ -152,8 +162,9 @@ def audit(
         msg = f"`key`: {key!r} is the known network itself. Name the network to audit."
         raise ValueError(msg)
     scores = slots.read_network(ad, key, argument="key")
-    slots.read_matrix(ad, layer)
+    cells = audited.cells_fingerprint(slots.read_matrix(ad, layer))
     labels = slots.read_network(ad, network) if network in ad.varp else None
+    folds = None if labels is None else slots.read_folds(ad, network)
     settings = {
         **{name: value for name, value in record.arguments(audit, values).items() if name not in ("budget", "mod")},
         "seed": seed,
@@ -161,10 +172,15 @@ def audit(
     identity = {
         "scores_sha256": audited.fingerprint(scores),
         "labels_sha256": "" if labels is None else audited.fingerprint(labels),
+        "folds_sha256": "" if folds is None else audited.fingerprint(folds),
+        "cells_sha256": cells,
         "settings": {name: "" if value is None else value for name, value in settings.items() if name != "key"},
     }
     shared: dict[str, Any] = {"seed": seed, "n_jobs": workers}
     names = {part: f"{key}_audit_{part}" for part in ("baseline", "null", "calibration")}
+    # A record of other cells, layers or regulators is the user's own: it stays, and ours goes beside it.
+    free = "information" not in ad.uns or _same_cells(ad, "information", layer)
+    names["information"] = "information" if free else f"{key}_audit_information"
     judged: dict[str, Any] = {"network": network, "fold": fold, "universe": universe, "missing": "lowest"}
 
     def beside_baselines() -> tuple[str, str]:
@@ -185,9 +201,9 @@ def audit(
         return _calibration_words(record.read(light, names["calibration"]))
 
     def carried() -> tuple[str, str]:
-        if not _same_cells(ad, layer):
-            information(ad, layer=layer, **shared)
-        verdict = record.read(ad, "information")["verdict"]
+        if not _same_cells(ad, names["information"], layer):
+            information(ad, layer=layer, **shared, key_added=names["information"])
+        verdict = record.read(ad, names["information"])["verdict"]
         return ("yes" if verdict["code"] in _CARRIES else "no"), f"{verdict['code']}: {verdict['words']}"
 
     steps: dict[str, Callable[[], tuple[str, str]]] = dict(
@@ -209,9 +225,9 @@ def audit(
                     state, passed, found = _tried(step)
                 rows[part] = {"part": part, "state": state, "passed": passed, "found": found}
                 rows[part]["seconds"] = time.monotonic() - begun
-                _store(ad, key, rows, identity)
+                _store(ad, key, rows, identity, names)
             bar.update()
-    table = _store(ad, key, rows, identity)
+    table = _store(ad, key, rows, identity, names)
     for row in table.itertuples():
         logs.logger.info("%s: %s", row.part, row.found or row.state)
     logs.added([f"uns[{key!r}]['audit']"])
@@ -232,7 +248,9 @@ def _tried(step: Callable[[], tuple[str, str]]) -> tuple[str, str, str]:
     return audited.DONE, passed, " ".join([found, *told])
 
 
-def _store(ad: Any, key: str, rows: Mapping[str, dict[str, Any]], identity: Mapping[str, Any]) -> pd.DataFrame:
+def _store(
+    ad: Any, key: str, rows: Mapping[str, dict[str, Any]], identity: Mapping[str, Any], names: Mapping[str, str]
+) -> pd.DataFrame:
     """Write the audit as far as it is, and return its table."""
     done = [rows[part] for part in audited.PARTS if part in rows]
     table = pd.DataFrame(done, columns=["part", "state", "passed", "found", "seconds"])
@@ -240,7 +258,9 @@ def _store(ad: Any, key: str, rows: Mapping[str, dict[str, Any]], identity: Mapp
     if not isinstance(entry, Mapping):  # scores of another package
         entry = record.build("given", ad, params={}, seed=0, slots={"network": f"varp/{key}"})
     states = {row["part"]: row["state"] for row in done}
-    kept = record.to_storable({**states, "table": table, **identity}, "audit")
+    finished = {part: record.read(ad, names[part]) for part in states if states[part] == audited.DONE}
+    kept = {**states, "table": table, "numbers": _numbers(finished, key), "records": dict(names), **identity}
+    kept = record.to_storable(kept, "audit")
     slots.write(ad, uns={key: {**entry, "audit": kept}})
     return table
 
@@ -253,7 +273,7 @@ def _kept(ad: Any, key: str, identity: Mapping[str, Any], names: Mapping[str, st
     old = record.read(ad, key)["audit"]
     if any(old.get(name) != value for name, value in identity.items()):
         return {}
-    there = {part for part in audited.PARTS if names.get(part, "information") in ad.uns}
+    there = {part for part in audited.PARTS if names[part] in ad.uns}
     rows = old["table"].to_dict("records")
     return {str(row["part"]): row for row in rows if row["state"] == audited.DONE and row["part"] in there}
 
@@ -274,15 +294,43 @@ def _uses_labels(ad: Any, key: str) -> bool:
     return isinstance(entry, Mapping) and bool(len(np.atleast_1d(entry.get("labels_used", []))))
 
 
-def _same_cells(ad: Any, layer: str | None) -> bool:
-    """Whether the record of the cells is of these cells and genes."""
-    entry = ad.uns.get("information")
-    if not isinstance(entry, Mapping) or entry.get("method") != "information":
+def _same_cells(ad: Any, name: str, layer: str | None) -> bool:
+    """Whether a record of the cells is of this slot, and of as many cells, these genes and these regulators."""
+    entry, seen = ad.uns.get(name), f"{name}_detection"
+    if not isinstance(entry, Mapping) or entry.get("method") != "information" or seen not in ad.var:
+        return False
+    varies = slots.read_matrix(ad, layer).summary.std > 0
+    if REGULATORS not in ad.var or (ad.var[seen].notna() != (ad.var[REGULATORS] & varies)).any():
         return False
     inputs = entry["inputs"]
     slot = "X" if layer is None else f"layers/{layer}"
     own = (str(inputs["slot"]), int(inputs["n_obs"]), str(inputs["var_names_sha256"]))
     return own == (slot, ad.n_obs, record.genes_hash(ad.var_names))
+
+
+def _numbers(finished: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """Return what the words say, as numbers; NaN and empty text where a part was not done."""
+    found: dict[str, Any] = {name: np.nan if name not in _TEXTS else "" for name in _NUMBERS}
+    if "baseline" in finished:
+        table, gains = (finished["baseline"][name] for name in ("table", "differences"))
+        own = table[(table["metric"] == "auprc") & (table["level"] == "micro")].set_index("key")
+        found["auprc"], found["auprc_ratio"] = own.loc[key, "value"], own.loc[key, "value"] / own.loc[key, "base"]
+        if len(own) > 1:
+            found["best_baseline"] = str(own["value"].drop(index=key).idxmax())
+            gain = gains[(gains["metric"] == "auprc") & (gains["baseline"] == found["best_baseline"])].iloc[0]
+            found |= {f"difference{end}": gain[name] for end, name in _ENDS.items()}
+    if "null" in finished:
+        line = finished["null"]["table"].set_index("metric").loc["auprc"]
+        found |= {"null_ratio": line["ratio_to_null"], "null_p": line["p"]}
+    if "calibration" in finished:
+        table = finished["calibration"]["table"]
+        part = "test" if (table["part"] == "test").any() else "fit"
+        own = table[(table["part"] == part) & (table["stage"] == "after")].set_index("metric")
+        for name, metric in (("brier_skill", "brier_skill"), ("nll_skill", "nll_skill"), ("ece", "ece_mass")):
+            found |= {f"{name}{end}": own.loc[metric, column] for end, column in _ENDS.items()}
+    if "information" in finished:
+        found["information"] = str(finished["information"]["verdict"]["code"])
+    return found
 
 
 def _without_cells(ad: Any, networks: list[str], key: str) -> Any:

@@ -89,7 +89,8 @@ def calibrate(
     `None`, or the copy if ``copy=True``. Sets:
 
     ``adata.varp[key_added + "_prob"]`` : csr_matrix, float32, shape (n_vars, n_vars)
-        Probability of every scored pair.
+        Probability of every scored pair. Replaces the probabilities that a method such as
+        :func:`sctrellis.tl.regnet` wrote itself, and logs a warning; another `key_added` keeps both.
     ``adata.varp[key_added + "_prob_high"]`` : csr_matrix, float32, shape (n_vars, n_vars)
         With `completeness` only: the smaller of 1 and the probability divided by it.
     ``adata.uns[key_added + "_calibration"]`` : dict
@@ -245,6 +246,14 @@ def calibrate(
             name,
             after["ece_mass"],
             after["nll_skill"],
+        )
+    prob = keys.stage("prob")
+    # A method's own probabilities are named in its record; a second calibration only replaces the first.
+    if prob in ad.varp and f"varp/{prob}" in map(str, entry.get("slots", {}).values()):
+        logs.logger.warning(
+            "varp[%r] held the probabilities that %s wrote; the calibrated ones replace them. `key_added` keeps both.",
+            prob,
+            entry.get("method"),
         )
     logs.added(slots.write(ad, varp=varp, uns={keys.stage("calibration"): built}))
     return root if copy else None

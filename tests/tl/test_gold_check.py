@@ -39,13 +39,14 @@ def test_numbers_are_counted_on_pairs_of_genes_that_the_reference_knows(adata):
     assert record["words"].startswith(f"Of {table['n_selected'].iloc[-1]:,} pairs selected at q = 0.2")
 
 
-def test_the_whole_truth_leaves_little_missing_and_half_of_it_about_half(adata):
+def test_the_whole_truth_leaves_little_missing_and_half_of_it_more(adata):
     whole, half = (
         tr.tl.gold_check(adata, "partial_test", network=name, q=0.1, n_perm=0, key_added=name + "_check")
         for name in ("truth", "network")
     )
-    assert whole["completeness"].item() > 0.6
-    assert half["completeness"].item() == pytest.approx(whole["completeness"].item() / 2, abs=0.15)
+    assert whole["completeness"].item() > 0.85
+    # Which pairs can be tested differs between the two, so that the half does not stand for just a half.
+    assert half["completeness"].item() < 0.8 * whole["completeness"].item()
 
 
 def test_only_the_record_is_written_and_it_survives_a_file(adata, tmp_path):

@@ -52,6 +52,11 @@ def audit_of(adata, key="ridge"):
     return tr.get.record(adata, key)["audit"]
 
 
+def open_parts(adata, key):
+    states = audited.states(adata, key)
+    return [part for part in PARTS if not states[part].startswith((audited.DONE, audited.SKIPPED))]
+
+
 def rows(table):
     return table.set_index("part")
 
@@ -109,9 +114,9 @@ def test_what_is_done_is_kept_and_new_scores_are_audited_anew(adata, quick_cells
 def test_what_a_budget_leaves_open_is_done_by_the_next_call(adata):
     table = rows(tr.tl.audit(adata, "ridge", budget=0, **FAST))
     assert set(table["state"]) == {"failed: the budget of 0 s was used up"}
-    assert audited.open_parts(adata, "ridge") == PARTS
+    assert open_parts(adata, "ridge") == PARTS
     assert set(tr.tl.audit(adata, "ridge", **FAST)["state"]) == {"done"}
-    assert audited.open_parts(adata, "ridge") == []
+    assert open_parts(adata, "ridge") == []
 
 
 def test_an_interrupt_keeps_what_was_done(adata, monkeypatch):
@@ -141,7 +146,7 @@ def test_without_known_edges_or_folds_parts_are_skipped_for_a_reason(adata):
     del adata.varp["network"]
     table = rows(tr.tl.audit(adata, "ridge", **FAST))
     assert [state.split(":")[0] for state in table["state"]] == ["skipped", "skipped", "skipped", "done"]
-    assert audited.open_parts(adata, "ridge") == []
+    assert open_parts(adata, "ridge") == []
 
 
 def test_labels_of_the_fit_are_not_judged_on(adata):
@@ -151,6 +156,9 @@ def test_labels_of_the_fit_are_not_judged_on(adata):
     table = rows(tr.tl.audit(adata, "one_hot", **FAST, fold="all"))
     assert "seen" in table.loc["baseline", "state"]
     assert "seen" in table.loc["null", "state"]
+    held_out = rows(tr.tl.audit(adata, "one_hot", **FAST))
+    assert "tl.bias_audit" in held_out.loc["baseline", "found"]
+    assert "tl.bias_audit" not in rows(tr.tl.audit(adata, "ridge", **FAST)).loc["baseline", "found"]
 
 
 def test_only_slots_that_are_named_appear(adata):
@@ -194,7 +202,7 @@ def test_scores_in_any_form_stay_audited(adata, form):
     make = {"csc": sparse.csc_matrix, "dense": lambda x: x.toarray(), "unsorted": lambda x: unsorted_csr(x.toarray())}
     adata.varp["mine"] = make.get(form, lambda x: x)(scores)
     tr.tl.audit(adata, "mine", **FAST)
-    assert audited.open_parts(adata, "mine") == []
+    assert open_parts(adata, "mine") == []
 
 
 def test_another_split_or_other_expression_is_audited_anew(adata):

@@ -114,6 +114,20 @@ def test_planted_edges_are_selected_more_often_than_others(adata):
     assert frequency[candidates][truth[candidates]].mean() > 5 * frequency[candidates][~truth[candidates]].mean()
 
 
+def test_a_classifier_learns_from_the_train_fold_alone(adata):
+    adata.varp["network"] = adata.varp["truth"]
+    tr.pp.split_edges(adata, scheme="edge", seed=0)
+    tr.tl.stability(adata, "degree", n=2, n_top=10, progress=False)
+    tr.tl.baseline(adata, "degree", network="network")
+    best = tr.get.edges(adata, "degree").query("source != target").head(10)
+    frequency = adata.varp["stability_frequency"]
+    assert frequency.sum() == 10  # degrees do not depend on the cells
+    cut = best["score"].min()
+    place = [adata.var_names[i] for i in frequency.nonzero()[0]], [adata.var_names[i] for i in frequency.nonzero()[1]]
+    scores = tr.get.edges(adata, "degree").set_index(["source", "target"])["score"]
+    assert min(scores[pair] for pair in zip(*place, strict=True)) == cut
+
+
 def test_seeds_change_nothing_for_a_method_without_chance(adata):
     tr.tl.stability(adata, "pearson", scheme="seeds", n=3, progress=False)
     record = record_of(adata)

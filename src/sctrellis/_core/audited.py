@@ -26,8 +26,9 @@ class NotAuditedWarning(UserWarning):
 
 def fingerprint(network: sparse.csr_matrix) -> str:
     """Return the sha256 of a network's scores and their places, whatever types and order they are stored in."""
-    network = sparse.csr_matrix(network, dtype=np.float32, copy=True)
-    network.sort_indices()
+    network = sparse.csr_matrix(network, dtype=np.float32)
+    if not network.has_sorted_indices:
+        network = network.sorted_indices()  # a copy: the user's own stays as it is
     return _hashed(network.indptr.astype(np.int64), network.indices.astype(np.int64), network.data)
 
 
@@ -43,29 +44,18 @@ def _hashed(*parts: np.ndarray) -> str:
     return mark.hexdigest()
 
 
-def states(ad: Any, key: str) -> dict[str, str]:
-    """Return the state of each part of the audit of ``.varp[key]`` as it is now; empty where there is none."""
+def states(ad: Any, key: str, mark: str | None = None) -> dict[str, str]:
+    """Return the state of each part of the audit of ``.varp[key]`` as it is now; empty where there is none.
+
+    ``mark`` is the fingerprint of the network, where it is known already.
+    """
     entry = ad.uns.get(key)
     audit = entry.get("audit") if isinstance(entry, Mapping) else None
     if not isinstance(audit, Mapping) or key not in ad.varp:
         return {}
-    if str(audit.get("scores_sha256")) != fingerprint(ad.varp[key]):
+    if str(audit.get("scores_sha256")) != (mark or fingerprint(ad.varp[key])):
         return {}  # of other scores
     return {part: str(audit.get(part, "")) for part in PARTS}
-
-
-def open_parts(ad: Any, key: str) -> list[str]:
-    """Return the parts of the audit of an inferred network that are neither done nor skipped for a reason.
-
-    Empty for what is no inferred network: known edges, and matrices that no function of :mod:`sctrellis.tl` wrote.
-    """
-    entry = ad.uns.get(key)
-    if not isinstance(entry, Mapping) or entry.get("method") == "network":
-        return []
-    if str(entry.get("slots", {}).get("network", "")) != f"varp/{key}":
-        return []
-    found = states(ad, key)
-    return [part for part in PARTS if not found.get(part, "").startswith((DONE, SKIPPED))]
 
 
 def say(ad: Any, key: str) -> str:
@@ -74,14 +64,20 @@ def say(ad: Any, key: str) -> str:
     Returns
     -------
     str
-        ``"UNAUDITED"`` and what is open; ``"audited"`` where nothing is; empty for what is no inferred network, and
-        where `settings.audit` is ``"off"``.
+        ``"UNAUDITED"`` and the parts that are neither done nor skipped for a reason; ``"audited"`` where there are
+        none; empty for what is no inferred network (known edges, and matrices that no function of
+        :mod:`sctrellis.tl` wrote), and where `settings.audit` is ``"off"``.
     """
-    if settings.audit == "off":
+    entry = ad.uns.get(key)
+    if settings.audit == "off" or not isinstance(entry, Mapping) or entry.get("method") == "network":
         return ""
-    missing = open_parts(ad, key)
+    if str(entry.get("slots", {}).get("network", "")) != f"varp/{key}":
+        return ""
+    mark = fingerprint(ad.varp[key])
+    found = states(ad, key, mark)
+    missing = [part for part in PARTS if not found.get(part, "").startswith((DONE, SKIPPED))]
     if not missing:
-        return "audited" if states(ad, key) else ""
+        return "audited"
     text = f"{UNAUDITED}: {', '.join(missing)} open"
     remedy = (
         f"{key!r} is {text}. Run `sctrellis.tl.audit(adata, {key!r})` to see what of it the data can carry, or set "
@@ -89,8 +85,7 @@ def say(ad: Any, key: str) -> str:
     )
     if settings.audit == "error":
         raise ValueError(remedy)
-    network = (key, fingerprint(ad.varp[key]))
-    if network not in _told:
-        _told.add(network)
+    if (key, mark) not in _told:
+        _told.add((key, mark))
         checks.warn(remedy, NotAuditedWarning)
     return text

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,40 +84,6 @@ def ranking_table(
     >>> table[["metric", "level", "value"]].to_numpy().tolist()
     [['auroc', 'micro', 1.0], ['auroc', 'regulator', 1.0], ['auroc', 'target', 1.0]]
     """
-    return ranking_tables(
-        scores,
-        labels,
-        rows=rows,
-        columns=columns,
-        metrics=metrics,
-        min_count=min_count,
-        n_boot=n_boot,
-        level=level,
-        interp=interp,
-        ties=ties,
-        fraction=fraction,
-        seed=seed,
-    )[0]
-
-
-def ranking_tables(
-    scores: Any,
-    labels: Any,
-    *,
-    rows: Any,
-    columns: Any,
-    metrics: Sequence[str] | str,
-    min_count: int = 5,
-    n_boot: int = 500,
-    level: float = 0.95,
-    interp: Interpolation = "step",
-    ties: Ties = "expected",
-    fraction: float = 0.01,
-    seed: int | None = 0,
-) -> tuple[pd.DataFrame, Bootstrap]:
-    """Return the table of :func:`ranking_table`, and the replicates that its micro limits come from."""
-    metrics = _ranking.check_metrics(metrics)
-    conventions = Conventions(interp=interp, ties=ties, fraction=fraction)
     vectors = named(scores)
     result = bootstrap(
         vectors,
@@ -132,6 +98,21 @@ def ranking_tables(
         fraction=fraction,
         seed=seed,
     )
+    conventions = Conventions(interp=interp, ties=ties, fraction=fraction)
+    return tabulate(result, vectors, labels, rows=rows, columns=columns, conventions=conventions, min_count=min_count)
+
+
+def tabulate(
+    result: Bootstrap,
+    vectors: Mapping[str, np.ndarray],
+    labels: Any,
+    *,
+    rows: Any,
+    columns: Any,
+    conventions: Conventions,
+    min_count: int = 5,
+) -> pd.DataFrame:
+    """Return the table of :func:`ranking_table` where the replicates of its micro limits are there already."""
     limits = result.interval().set_index(["key", "metric"])
     labels = _ranking.as_labels(labels, len(np.asarray(rows)))
     best = _ranking.Ranking(labels.astype(float), labels).curve()
@@ -141,11 +122,11 @@ def ranking_tables(
         "n_positive": int(labels.sum()),
         "n_regulators": len(np.unique(np.asarray(rows))),
     }
-    averaged = [m for m in metrics if m in MACRO_METRICS]
+    averaged = [m for m in result.metrics if m in MACRO_METRICS]
     lines = []
     for key, vector in vectors.items():
         own = {**shared, "scored": float(np.isfinite(vector).mean())}
-        for metric in metrics:
+        for metric in result.metrics:
             value, low, high = limits.loc[(key, metric), ["value", "low", "high"]]
             top = _ranking.ceiling(metric, best, conventions)
             place = {"key": key, "metric": metric, "level": "micro"}
@@ -157,9 +138,9 @@ def ranking_tables(
                 mean, se, n_groups, coverage = map(float, means.loc[metric, ["mean", "se", "n_groups", "coverage"]])
                 half, note = np.nan, f"only {n_groups:.0f} {name}s with enough pairs: an interval needs {MIN_GROUPS}"
                 if n_groups >= MIN_GROUPS:
-                    half, note = stats.t.ppf((1 + level) / 2, n_groups - 1) * se, ""
+                    half, note = stats.t.ppf((1 + result.level) / 2, n_groups - 1) * se, ""
                 place = {"key": key, "metric": metric, "level": name}
                 top = np.nan if metric == "auprc_ratio" else 1.0
                 found = {"value": mean, "low": mean - half, "high": mean + half, "ceiling": top}
                 lines.append({**place, **found, **own, "coverage": coverage, "note": note})
-    return pd.DataFrame(lines), result
+    return pd.DataFrame(lines)

@@ -11,7 +11,7 @@ from sctrellis._core import universe as universes
 from sctrellis._core.keys import REGULATORS, Keys
 from sctrellis._core.universe import Universe
 from sctrellis.tl._calibrate import calibrate
-from sctrellis.tl._evaluate import evaluate
+from sctrellis.tl._evaluate import _saw, evaluate
 from sctrellis.tl._information import information
 from sctrellis.tl._null import null
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 Fold = Literal["train", "validation", "test", "all"]
 _MOST_CHANCE = 0.01
 _CARRIES = ("I2", "I3")
+_LEARNT = "It has learnt from known edges: `sctrellis.tl.bias_audit` tells how much of that is who the genes are."
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
-_TEXTS = ("best_baseline", "information")
+_TEXTS = ("best_baseline", "calibration_part", "information")
 _NUMBERS = (
-    *("auprc", "auprc_ratio", "best_baseline", "null_ratio", "null_p", "information"),
+    *("auprc", "auprc_ratio", "scored", "best_baseline", "best_auprc", "null_ratio", "null_p", "information"),
+    *("calibration_part", "calibration_pairs"),
     *(f"{name}{end}" for name in ("difference", "brier_skill", "nll_skill", "ece") for end in _ENDS),
 )
 
@@ -176,6 +178,8 @@ def audit(
         "cells_sha256": cells,
         "settings": {name: "" if value is None else value for name, value in settings.items() if name != "key"},
     }
+    entry = ad.uns.get(key)
+    learnt = isinstance(entry, Mapping) and _saw(entry, network)
     shared: dict[str, Any] = {"seed": seed, "n_jobs": workers}
     names = {part: f"{key}_audit_{part}" for part in ("baseline", "null", "calibration")}
     # A record of other cells, layers or regulators is the user's own: it stays, and ours goes beside it.
@@ -183,30 +187,24 @@ def audit(
     names["information"] = "information" if free else f"{key}_audit_information"
     judged: dict[str, Any] = {"network": network, "fold": fold, "universe": universe, "missing": "lowest"}
 
-    def beside_baselines() -> tuple[str, str]:
+    def beside_baselines() -> None:
         options: dict[str, Any] = {**judged, **shared, "layer": layer, "n_boot": n_boot, "metrics": ["auprc", "auroc"]}
         evaluate(ad, key, **options, progress=False, key_added=names["baseline"])
-        return _baseline_words(record.read(ad, names["baseline"]), key)
 
-    def beside_null() -> tuple[str, str]:
+    def beside_null() -> None:
         null(ad, key, **judged, **shared, n_perm=n_perm, key_added=names["null"])
-        return _null_words(record.read(ad, names["null"]))
 
-    def calibrated() -> tuple[str, str]:
+    def calibrated() -> None:
         light = _without_cells(ad, [key, network, Keys(network).fold, Keys(network).stage("class")], key)
-        fitted: Literal["train", "validation"] = "validation" if _uses_labels(ad, key) else "train"
+        fitted: Literal["train", "validation"] = "validation" if learnt else "train"
         calibrate(light, key, network=network, fold=fitted, n_boot=n_boot, seed=seed, key_added=f"{key}_audit")
-        entry = light.uns[names["calibration"]]
-        slots.write(ad, uns={names["calibration"]: entry})
-        return _calibration_words(record.read(light, names["calibration"]))
+        slots.write(ad, uns={names["calibration"]: light.uns[names["calibration"]]})
 
-    def carried() -> tuple[str, str]:
+    def carried() -> None:
         if not _same_cells(ad, names["information"], layer):
             information(ad, layer=layer, **shared, key_added=names["information"])
-        verdict = record.read(ad, names["information"])["verdict"]
-        return ("yes" if verdict["code"] in _CARRIES else "no"), f"{verdict['code']}: {verdict['words']}"
 
-    steps: dict[str, Callable[[], tuple[str, str]]] = dict(
+    steps: dict[str, Callable[[], None]] = dict(
         zip(audited.PARTS, (beside_baselines, beside_null, calibrated, carried), strict=True)
     )
     rows = _kept(ad, key, identity, names)
@@ -222,7 +220,10 @@ def audit(
                 elif budget is not None and begun - start >= budget:
                     state = f"{audited.FAILED}the budget of {budget:g} s was used up"
                 else:
-                    state, passed, found = _tried(step)
+                    state, told = _tried(step)
+                    if state == audited.DONE:
+                        passed, found = _words(part, record.read(ad, names[part]), key)
+                        found = " ".join([found, *told, *([_LEARNT] if learnt and part == "baseline" else [])])
                 rows[part] = {"part": part, "state": state, "passed": passed, "found": found}
                 rows[part]["seconds"] = time.monotonic() - begun
                 _store(ad, key, rows, identity, names)
@@ -234,18 +235,17 @@ def audit(
     return table
 
 
-def _tried(step: Callable[[], tuple[str, str]]) -> tuple[str, str, str]:
-    """Return the state of a part that was run, whether it was passed, and what was found."""
+def _tried(step: Callable[[], None]) -> tuple[str, list[str]]:
+    """Return the state of a part that was run, and what it warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            passed, found = step()
+            step()
         except Exception as error:  # noqa: BLE001 - whatever a part does, the others are run and the reason is told
             logs.logger.debug("a part of the audit failed", exc_info=True)
             text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-            return f"{audited.FAILED}{text or type(error).__name__}", "", ""
-    told = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
-    return audited.DONE, passed, " ".join([found, *told])
+            return f"{audited.FAILED}{text or type(error).__name__}", []
+    return audited.DONE, list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
 
 
 def _store(
@@ -258,8 +258,10 @@ def _store(
     if not isinstance(entry, Mapping):  # scores of another package
         entry = record.build("given", ad, params={}, seed=0, slots={"network": f"varp/{key}"})
     states = {row["part"]: row["state"] for row in done}
-    finished = {part: record.read(ad, names[part]) for part in states if states[part] == audited.DONE}
-    kept = {**states, "table": table, "numbers": _numbers(finished, key), "records": dict(names), **identity}
+    numbers: dict[str, Any] = {name: np.nan if name not in _TEXTS else "" for name in _NUMBERS}
+    for part in (part for part, state in states.items() if state == audited.DONE):
+        numbers |= _READ[part](record.read(ad, names[part]), key)
+    kept = {**states, "table": table, "numbers": numbers, "records": dict(names), **identity}
     kept = record.to_storable(kept, "audit")
     slots.write(ad, uns={key: {**entry, "audit": kept}})
     return table
@@ -289,11 +291,6 @@ def _skip(ad: Any, part: str, network: str) -> str:
     return ""
 
 
-def _uses_labels(ad: Any, key: str) -> bool:
-    entry = ad.uns.get(key)
-    return isinstance(entry, Mapping) and bool(len(np.atleast_1d(entry.get("labels_used", []))))
-
-
 def _same_cells(ad: Any, name: str, layer: str | None) -> bool:
     """Whether a record of the cells is of this slot, and of as many cells, these genes and these regulators."""
     entry, seen = ad.uns.get(name), f"{name}_detection"
@@ -308,31 +305,6 @@ def _same_cells(ad: Any, name: str, layer: str | None) -> bool:
     return own == (slot, ad.n_obs, record.genes_hash(ad.var_names))
 
 
-def _numbers(finished: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, Any]:
-    """Return what the words say, as numbers; NaN and empty text where a part was not done."""
-    found: dict[str, Any] = {name: np.nan if name not in _TEXTS else "" for name in _NUMBERS}
-    if "baseline" in finished:
-        table, gains = (finished["baseline"][name] for name in ("table", "differences"))
-        own = table[(table["metric"] == "auprc") & (table["level"] == "micro")].set_index("key")
-        found["auprc"], found["auprc_ratio"] = own.loc[key, "value"], own.loc[key, "value"] / own.loc[key, "base"]
-        if len(own) > 1:
-            found["best_baseline"] = str(own["value"].drop(index=key).idxmax())
-            gain = gains[(gains["metric"] == "auprc") & (gains["baseline"] == found["best_baseline"])].iloc[0]
-            found |= {f"difference{end}": gain[name] for end, name in _ENDS.items()}
-    if "null" in finished:
-        line = finished["null"]["table"].set_index("metric").loc["auprc"]
-        found |= {"null_ratio": line["ratio_to_null"], "null_p": line["p"]}
-    if "calibration" in finished:
-        table = finished["calibration"]["table"]
-        part = "test" if (table["part"] == "test").any() else "fit"
-        own = table[(table["part"] == part) & (table["stage"] == "after")].set_index("metric")
-        for name, metric in (("brier_skill", "brier_skill"), ("nll_skill", "nll_skill"), ("ece", "ece_mass")):
-            found |= {f"{name}{end}": own.loc[metric, column] for end, column in _ENDS.items()}
-    if "information" in finished:
-        found["information"] = str(finished["information"]["verdict"]["code"])
-    return found
-
-
 def _without_cells(ad: Any, networks: list[str], key: str) -> Any:
     """Return an object with these networks alone: what is made of them leaves the user's own as it is."""
     from anndata import AnnData
@@ -341,44 +313,77 @@ def _without_cells(ad: Any, networks: list[str], key: str) -> Any:
     return AnnData(obs=ad.obs[[]], var=ad.var[[]], varp=varp, uns={key: ad.uns[key]} if key in ad.uns else {})
 
 
-def _baseline_words(entry: Mapping[str, Any], key: str) -> tuple[str, str]:
+def _read_baseline(entry: Mapping[str, Any], key: str) -> dict[str, Any]:
+    table, gains = entry["table"].astype({"key": str}), entry["differences"]
+    own = table[(table["metric"] == "auprc") & (table["level"] == "micro")].set_index("key")
+    found = {"auprc": own.loc[key, "value"], "auprc_ratio": own.loc[key, "value"] / own.loc[key, "base"]}
+    rivals = own["value"].drop(index=key)
+    if len(rivals):
+        best = str(rivals.idxmax())
+        gain = gains[(gains["metric"] == "auprc") & (gains["baseline"] == best)].iloc[0]
+        found |= {"best_baseline": best, "best_auprc": rivals[best]}
+        found |= {f"difference{end}": gain[name] for end, name in _ENDS.items()}
+    return {**found, "scored": own.loc[key, "scored"]}
+
+
+def _read_null(entry: Mapping[str, Any], _: str) -> dict[str, Any]:
+    line = entry["table"].set_index("metric").loc["auprc"]
+    return {"null_ratio": line["ratio_to_null"], "null_p": line["p"]}
+
+
+def _read_calibration(entry: Mapping[str, Any], _: str) -> dict[str, Any]:
     table = entry["table"]
-    own = table[(table["metric"] == "auprc") & (table["level"] == "micro")].astype({"key": str}).set_index("key")
-    value, base = float(own.loc[key, "value"]), float(own.loc[key, "base"])
-    text = f"AUPRC {value:.4g}, {value / base:.2f} times the share of known edges"
-    if own.loc[key, "scored"] < 1:
-        text += f"; {1 - own.loc[key, 'scored']:.0%} of the pairs have no score and are ranked last"
-    rivals = own.drop(index=key)
-    if rivals.empty:
-        return "", f"{text}. There is no other baseline to put beside it."
-    best = str(rivals["value"].idxmax())
-    gains = entry["differences"].astype({"metric": str, "baseline": str})
-    gain = gains[(gains["metric"] == "auprc") & (gains["baseline"] == best)].iloc[0]
-    text += f". The best baseline, {best}, has {rivals.loc[best, 'value']:.4g}: {gain['value']:+.4g}"
-    if np.isnan(gain["low"]):
-        return "", f"{text}, without an interval ({own.loc[key, 'note'] or 'no replicates'})."
-    passed = gain["low"] > 0
-    words = "better" if passed else "worse" if gain["high"] < 0 else "cannot be told apart"
-    return ("yes" if passed else "no"), f"{text} ({gain['low']:+.4g} to {gain['high']:+.4g}), {words}."
-
-
-def _null_words(entry: Mapping[str, Any]) -> tuple[str, str]:
-    p = float(entry["table"].astype({"metric": str}).set_index("metric").loc["auprc", "p"])
-    return ("yes" if p <= _MOST_CHANCE else "no"), str(entry["words"])
-
-
-def _calibration_words(entry: Mapping[str, Any]) -> tuple[str, str]:
-    table = entry["table"].astype({"part": str, "stage": str, "metric": str})
     part = "test" if (table["part"] == "test").any() else "fit"
     own = table[(table["part"] == part) & (table["stage"] == "after")].set_index("metric")
-    skill, ece = own.loc["nll_skill"], own.loc["ece_mass"]
+    found = {"calibration_part": part, "calibration_pairs": int(own["n_pairs"].iloc[0])}
+    for name, metric in (("brier_skill", "brier_skill"), ("nll_skill", "nll_skill"), ("ece", "ece_mass")):
+        found |= {f"{name}{end}": own.loc[metric, column] for end, column in _ENDS.items()}
+    return found
+
+
+def _read_information(entry: Mapping[str, Any], _: str) -> dict[str, Any]:
+    return {"information": str(entry["verdict"]["code"])}
+
+
+_READ = dict(zip(audited.PARTS, (_read_baseline, _read_null, _read_calibration, _read_information), strict=True))
+
+
+def _words(part: str, entry: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """Return whether a part that was done is passed, and what was found in words."""
+    found = _READ[part](entry, key)
+    if part == "baseline":
+        return _baseline_words(found)
+    if part == "null":
+        return ("yes" if found["null_p"] <= _MOST_CHANCE else "no"), str(entry["words"])
+    if part == "calibration":
+        return _calibration_words(found, str(entry["calibrator"]["method"]))
+    return ("yes" if found["information"] in _CARRIES else "no"), f"{found['information']}: {entry['verdict']['words']}"
+
+
+def _baseline_words(found: Mapping[str, Any]) -> tuple[str, str]:
+    text = f"AUPRC {found['auprc']:.4g}, {found['auprc_ratio']:.2f} times the share of known edges"
+    if found["scored"] < 1:
+        text += f"; {1 - found['scored']:.0%} of the pairs have no score and are ranked last"
+    if "best_baseline" not in found:
+        return "", f"{text}. There is no other baseline to put beside it."
+    gain, low, high = (found[f"difference{end}"] for end in _ENDS)
+    text += f". The best baseline, {found['best_baseline']}, has {found['best_auprc']:.4g}: {gain:+.4g}"
+    if np.isnan(low):
+        return "", f"{text}, without an interval: that takes replicates, and 10 regulators and targets."
+    words = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
+    return ("yes" if low > 0 else "no"), f"{text} ({low:+.4g} to {high:+.4g}), {words}."
+
+
+def _calibration_words(found: Mapping[str, Any], method: str) -> tuple[str, str]:
+    ece, skill = (tuple(found[f"{name}{end}"] for end in _ENDS) for name in ("ece", "nll_skill"))
+    better = "better" if skill[0] >= 0 else "worse"
     text = (
-        f"Calibrated by {entry['calibrator']['method']}: calibration error {ece['value']:.3g} ({ece['low']:.3g} to "
-        f"{ece['high']:.3g}), log-loss {skill['value']:.1%} better than that of a constant ({skill['low']:.1%} to "
-        f"{skill['high']:.1%}), on {int(own['n_pairs'].iloc[0]):,} {part} pairs."
+        f"Calibrated by {method}: calibration error {ece[0]:.3g} ({ece[1]:.3g} to {ece[2]:.3g}), log-loss "
+        f"{abs(skill[0]):.1%} {better} than that of a constant (skill {skill[1]:.1%} to {skill[2]:.1%}), on "
+        f"{found['calibration_pairs']:,} {found['calibration_part']} pairs."
     )
-    if part == "fit":
+    if found["calibration_part"] == "fit":
         return "", f"{text} These are the pairs of the fit: no held-out ones have known edges."
-    if np.isnan(skill["low"]):
+    if np.isnan(skill[1]):
         return "", text
-    return ("yes" if skill["low"] > 0 else "no"), text
+    return ("yes" if skill[1] > 0 else "no"), text

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sctrellis._core import logs, slots
+from sctrellis._core.keys import Keys
 from sctrellis.tl._baseline_scores import BASELINES
 from sctrellis.tl._edge_classifier import EDGE_METHODS
 
@@ -206,6 +207,7 @@ def part(adata: Any, common: Common, embeddings: Sequence[str]) -> Any:
 
     if adata.isbacked:
         adata = adata.to_memory()
+    networks = [key for key in (common.network, Keys(common.network).fold) if key in adata.varp]
     keys = [common.network, *embeddings]
     return AnnData(
         X=adata.X,
@@ -213,7 +215,7 @@ def part(adata: Any, common: Common, embeddings: Sequence[str]) -> Any:
         var=adata.var.copy(),
         layers=dict(adata.layers),
         varm={key: adata.varm[key] for key in embeddings},
-        varp={common.network: adata.varp[common.network]},
+        varp={key: adata.varp[key] for key in networks},
         uns={key: adata.uns[key] for key in keys if key in adata.uns},
     )
 

@@ -10,8 +10,10 @@ from sctrellis._core import checks, logs, record, slots
 from sctrellis._core import universe as universes
 from sctrellis._core.keys import REGULATORS, Keys
 from sctrellis._core.universe import Universe
+from sctrellis.metrics import bootstrap
 from sctrellis.metrics._precision_recall_curve import curve_table
-from sctrellis.metrics._ranking_table import ranking_tables
+from sctrellis.metrics._ranking import Conventions
+from sctrellis.metrics._ranking_table import tabulate
 from sctrellis.tl._baseline_scores import BASELINES, Baseline, baseline_scores
 
 if TYPE_CHECKING:
@@ -235,9 +237,11 @@ def evaluate(
             scored[name] = float(1 - np.isnan(found).mean())
             scores[name] = np.where(np.isnan(found), unscored, found)
 
-    table, replicates = ranking_tables(
+    read = Conventions(**_CONVENTIONS[compat])
+    replicates = bootstrap(
         scores, labels, rows=row, columns=column, metrics=metrics, n_boot=n_boot, seed=seed, **_CONVENTIONS[compat]
     )
+    table = tabulate(replicates, scores, labels, rows=row, columns=column, conventions=read)
     kinds = {key: "baseline" if records.get(key, {}).get("method") in BASELINES else "method" for key in keys}
     curves = curve_table(scores, labels)
     for part in (table, curves):

@@ -1,6 +1,6 @@
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -32,7 +32,7 @@ def stability(
     options: Mapping[str, Any] | None = None,
     batch_key: str | None = None,
     network: str = "network",
-    regulators: Any = None,
+    regulators: str | Sequence[str] | None = None,
     layer: str | None = None,
     seed: int | None = 0,
     mod: str | None = None,
@@ -70,7 +70,8 @@ def stability(
     network
         Key of ``adata.varp`` with known edges, for methods that learn from them.
     regulators
-        Candidate regulators; see the method.
+        Candidate regulators: None for ``adata.var["is_regulator"]``, the name of another Boolean column of
+        ``adata.var``, ``"all"``, or gene names.
     layer
         Layer with the expression; None is ``adata.X``.
     seed
@@ -151,8 +152,9 @@ def stability(
     common = runs.Common(network, "", 0, 0, (), regulators, layer)
     parts: list[Any] = [None] * n if scheme == "seeds" else _halves(ad, n, batch_key, seed)
     seeds = [seed + i for i in range(n)] if scheme == "seeds" else [seed] * len(parts)
+    base = runs.part(ad, common, [] if plan.embedding is None else [plan.embedding])
     jobs = Parallel(n_jobs=workers, return_as="generator")(
-        delayed(_selected)(ad, plan, common, cells, own, n_top) for cells, own in zip(parts, seeds, strict=True)
+        delayed(_selected)(base, plan, common, cells, own, n_top) for cells, own in zip(parts, seeds, strict=True)
     )
     found: list[tuple[np.ndarray, np.ndarray, int]] = []
     with logs.progress_bar(len(parts), "stability", progress=progress, unit="fit") as bar:

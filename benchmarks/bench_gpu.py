@@ -200,7 +200,8 @@ def report(table: pd.DataFrame, results: Path) -> None:
     shown = pd.DataFrame({"case": table["case"], "device": table["name"].fillna(table["device"])})
     shown["seconds"] = table["wall_s"]
     other = table[table["device"] == "cpu"].set_index("case")["wall_s"]
-    shown["times as fast as the processor"] = table["case"].map(other) / table["wall_s"]
+    if other.notna().any():
+        shown["times as fast as the processor"] = table["case"].map(other) / table["wall_s"]
     shown["bar"] = [
         "" if np.isnan(r.bar_s) or r.device == "cpu" else f"<= {r.bar_s:g} s: {'yes' if r.wall_s <= r.bar_s else 'no'}"
         for r in table.itertuples()

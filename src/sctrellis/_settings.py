@@ -15,8 +15,7 @@ class Settings:
     Attributes
     ----------
     verbosity
-        ``"error"``, ``"warning"``, ``"info"`` or ``"debug"``. Setting it attaches one handler to the logger
-        ``"sctrellis"``; until then the package only logs through whatever handlers the application has.
+        Level of the messages shown.
     progress
         Progress bars: ``True``, ``False``, or ``None`` to show them on a terminal or in a notebook only.
     device
@@ -26,8 +25,7 @@ class Settings:
     max_dense_gb
         Largest dense copy (GB) of a matrix that a function may make; above it, it raises and says the size.
     audit
-        What handing out a network that :func:`sctrellis.tl.audit` has not looked at does: ``"warn"`` once for each
-        network, raise an ``"error"``, or nothing (``"off"``). With ``"warn"``, tables and figures say it each time.
+        What handing out a network without an audit does.
     dataset_dir
         Folder of :mod:`sctrellis.datasets`; the environment variable ``SCTRELLIS_DATA`` sets the default.
     """
@@ -43,7 +41,11 @@ class Settings:
 
     @property
     def verbosity(self) -> str:
-        """Level of the messages shown."""
+        """Level of the messages shown: ``"error"``, ``"warning"`` (default), ``"info"`` or ``"debug"``.
+
+        Setting it attaches one handler to the logger ``"sctrellis"``; until then the package only logs through
+        whatever handlers the application has.
+        """
         return self._verbosity
 
     @verbosity.setter
@@ -61,7 +63,11 @@ class Settings:
 
     @property
     def audit(self) -> str:
-        """What handing out a network without an audit does."""
+        """What handing out a network without an audit does: ``"warn"`` (default), raise an ``"error"``, or ``"off"``.
+
+        An audit is what :func:`sctrellis.tl.audit` does. It warns once for each network; tables and figures say it
+        each time.
+        """
         return self._audit
 
     @audit.setter

@@ -31,7 +31,7 @@ def state():
 import anndata, joblib, mudata, networkx, safetensors.torch, sklearn, tqdm.auto
 before = state()
 import sctrellis
-from sctrellis import datasets, get, metrics, models, pl, pp, tl
+from sctrellis import datasets, explain, get, metrics, models, pl, pp, tl
 print(json.dumps(before == state()))
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 API = Path(__file__).parents[1] / "docs" / "api"
-ROOMS = ("pp", "tl", "get", "pl", "datasets", "metrics", "models")
+ROOMS = ("pp", "tl", "get", "pl", "datasets", "metrics", "models", "explain")
 ON_ADATA = frozenset({"pp", "tl", "get", "pl"})
 WRITING = frozenset({"pp", "tl"})
 MAX_POSITIONAL = 3

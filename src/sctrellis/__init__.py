@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from sctrellis._settings import settings
 
 if TYPE_CHECKING:
-    from sctrellis import datasets, get, metrics, models, pl, pp, tl
+    from sctrellis import datasets, explain, get, metrics, models, pl, pp, tl
 
 __version__ = version("sctrellis")
-__all__ = ["datasets", "get", "metrics", "models", "pl", "pp", "settings", "tl"]
+__all__ = ["datasets", "explain", "get", "metrics", "models", "pl", "pp", "settings", "tl"]
 
 _ROOMS = frozenset(__all__) - {"settings"}
 

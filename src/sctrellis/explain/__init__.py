@@ -3,9 +3,8 @@
 from sctrellis.explain._additive import AdditiveObjective
 from sctrellis.explain._attribution import Attribution, attribute
 from sctrellis.explain._epistasis import Epistasis, epistasis
-from sctrellis.explain._regnet_controls import graph_of_edges, initialised, precise
 from sctrellis.explain._regnet_sensitivity import Sensitivity, regnet_sensitivity
-from sctrellis.explain._sensitivity import alignment, moves, region_radius, responses, self_weight
+from sctrellis.explain._sensitivity import Moves, alignment, moves, region_radius, responses, self_weight
 from sctrellis.explain._set_change import SetChange
 from sctrellis.explain._subset_search import SubsetSearch, subset_search
 from sctrellis.explain._subset_swap import SubsetSwap
@@ -14,6 +13,7 @@ __all__ = [
     "AdditiveObjective",
     "Attribution",
     "Epistasis",
+    "Moves",
     "Sensitivity",
     "SetChange",
     "SubsetSearch",
@@ -21,10 +21,7 @@ __all__ = [
     "alignment",
     "attribute",
     "epistasis",
-    "graph_of_edges",
-    "initialised",
     "moves",
-    "precise",
     "region_radius",
     "regnet_sensitivity",
     "responses",

@@ -86,6 +86,29 @@ def attribute(
         scores are Shapley values and add up to the change by all of them.
     seed
         Seed of draws, one for all tasks or one for each.
+
+    Returns
+    -------
+    Attribution
+        Scores and sets.
+
+    Examples
+    --------
+    Elements that add up, the second three times as much as the first:
+
+    >>> import numpy as np, torch
+    >>> from scipy import sparse
+    >>> from sctrellis.explain import AdditiveObjective, attribute
+    >>> x = np.ones((5, 3), np.float32)
+    >>> goal = AdditiveObjective.build(
+    ...     sparse.csr_matrix(x),
+    ...     np.arange(3)[None],
+    ...     effects=torch.tensor([[[1.0], [3.0], [0.0]]]),
+    ...     pre=torch.full((1, 5, 1, 1), 4.0),
+    ...     head=lambda pre: pre[..., 0, 0],
+    ... )
+    >>> attribute(goal, 1, "single_knockout").score
+    tensor([[1., 3., 0.]])
     """
     start = objective.pre[:, None]
     before = objective.loss(start)[:, 0]

@@ -80,6 +80,29 @@ def regnet_sensitivity(
     step
         Length of the step of finite differences. None is half the region radius of each gene, or with
         ``"stack_joint"`` a millionth of the way; a number is with ``"stack_joint"`` the step of the median gene.
+
+    Returns
+    -------
+    Sensitivity
+        An array over the genes for each quantity.
+
+    Raises
+    ------
+    ValueError
+        If `depth` and `method` do not go together.
+
+    Examples
+    --------
+    >>> import numpy as np, sctrellis as tr
+    >>> from sctrellis.explain import regnet_sensitivity
+    >>> rng = np.random.default_rng(0)
+    >>> row, column = np.repeat(np.arange(3), 9), np.tile(np.arange(3, 12), 3)
+    >>> pairs = tr.models.LabelledPairs(row, column, rng.random(27) < 0.3)
+    >>> config = tr.models.RegNetConfig(max_epochs=2, hidden=8, latent=4)
+    >>> expression = rng.normal(size=(12, 40)).astype(np.float32)
+    >>> model = tr.models.fit_regnet(expression, pairs, np.arange(3), config=config).model
+    >>> regnet_sensitivity(model).self_weight.shape
+    (12,)
     """
     graph = graph or model.graph
     x = model.features

@@ -53,10 +53,23 @@ def moves(x: torch.Tensor, m: torch.Tensor, present: torch.Tensor) -> Moves:
     present : (n_genes, n_means), bool
         Whether a mean is over any neighbour.
 
+    Returns
+    -------
+    Moves
+        Where a layer is probed, and along which lines.
+
     Notes
     -----
     With several means the gene moves along the mean of :math:`x - m_k` over those that are present. For a layer that
     weighs these means alike, own and neighbours' responses are then parallel, as they are with one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sctrellis.explain import moves
+    >>> x, m = torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0]])
+    >>> moves(x, m, torch.tensor([[True]])).own_x
+    tensor([[2., 0.]])
     """
     n_genes, n_means = present.shape
     delta = (x[:, None, :] - m.view(n_genes, n_means, -1)) * present[:, :, None]
@@ -92,6 +105,14 @@ def responses(
     -------
     own, neighbours : (n_genes, d)
         Responses; all are for moves of length :math:`\lVert \delta \rVert`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sctrellis.explain import moves, responses
+    >>> x, m = torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0]])
+    >>> responses(lambda x, m: 0.75 * x + 0.25 * m, moves(x, m, torch.tensor([[True]])))
+    (tensor([[1.5000, 0.0000]]), tensor([[0.5000, 0.0000]]))
     """
     zero = torch.zeros_like(at.x)
     tangents = ((at.own_x, at.own_m), (zero, at.neighbours_m))
@@ -109,13 +130,49 @@ def responses(
 
 
 def self_weight(own: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-    r"""Return :math:`\lVert a \rVert / (\lVert a \rVert + \lVert b \rVert)` row by row; NaN where both are 0."""
+    r"""Return the gene's share of the lengths of two responses.
+
+    Parameters
+    ----------
+    own, neighbours : (n_genes, d)
+        Responses :math:`a` and :math:`b` of :func:`responses`.
+
+    Returns
+    -------
+    (n_genes,)
+        :math:`\lVert a \rVert / (\lVert a \rVert + \lVert b \rVert)` row by row; NaN where both are 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sctrellis.explain import self_weight
+    >>> self_weight(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    tensor([0.7500])
+    """
     a, b = (torch.linalg.vector_norm(v, dim=-1) for v in (own, neighbours))
     return a / (a + b)
 
 
 def alignment(own: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-    """Return the cosine of the angle between two responses, row by row; NaN where one is 0."""
+    """Return whether two responses point the same way.
+
+    Parameters
+    ----------
+    own, neighbours : (n_genes, d)
+        Responses of :func:`responses`.
+
+    Returns
+    -------
+    (n_genes,)
+        Cosine of the angle between them, row by row; NaN where one is 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sctrellis.explain import alignment
+    >>> alignment(torch.tensor([[3.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    tensor([1., 0.])
+    """
     a, b = (torch.linalg.vector_norm(v, dim=-1, keepdim=True) for v in (own, neighbours))
     return ((own / a) * (neighbours / b)).sum(dim=-1).clamp(-1.0, 1.0)
 
@@ -136,6 +193,14 @@ def region_radius(hidden: Layer, at: Moves) -> torch.Tensor:
         Smallest :math:`|z_h| / |\dot z_h| \cdot \lVert \delta \rVert` over units :math:`h` and both moves, in either
         direction: a length in feature space, as the step of finite differences is. Infinite where no unit changes,
         NaN where there is no move.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sctrellis.explain import moves, region_radius
+    >>> x, m = torch.tensor([[3.0]]), torch.tensor([[1.0]])
+    >>> region_radius(lambda x, m: x + m - 3.5, moves(x, m, torch.tensor([[True]])))
+    tensor([0.5000])
     """
     z = hidden(at.x, at.m).detach()
     speed = torch.stack([r.abs() for r in responses(hidden, at)]).amax(dim=0)

@@ -36,16 +36,16 @@ class SubsetSearch:
         The loss with nothing perturbed.
     start
         Name of the start that led to it, for each task.
-    starts
-        Loss (T, 2) that each start began and ended with; NaN, as the next two, where all sets were compared.
-    frequency : (T, M)
-        Share of the starts whose final set holds a candidate.
-    trace
-        Best loss (T,) after each step.
     swap_optimal : (T,)
         Whether it was shown that no exchange of one member lowers the loss.
     exhaustive : (T,)
         Whether all sets were compared.
+    frequency : (T, M)
+        Share of the starts whose final set holds a candidate; NaN, as the next two, where all sets were compared.
+    starts
+        Loss (T, 2) that each start began and ended with.
+    trace
+        Best loss (T,) after each step.
     interrupted
         Whether the search was stopped.
     """
@@ -114,6 +114,31 @@ def subset_search(
     -------
     SubsetSearch
         The best sets. After an interrupt (Ctrl-C), those found up to then, with ``interrupted``.
+
+    Raises
+    ------
+    ValueError
+        If a task has fewer candidates than `n_peaks`.
+    FloatingPointError
+        If the loss of the unperturbed cells is not finite.
+
+    Examples
+    --------
+    Three elements of which any one suffices, and seven that do nothing:
+
+    >>> import numpy as np, torch
+    >>> from scipy import sparse
+    >>> from sctrellis.explain import AdditiveObjective, subset_search
+    >>> x = np.random.default_rng(0).random((200, 10)) < 0.8
+    >>> goal = AdditiveObjective.build(
+    ...     sparse.csr_matrix(x, dtype=np.float32),
+    ...     np.arange(10)[None],
+    ...     effects=torch.eye(10)[None],
+    ...     pre=torch.from_numpy(x).float()[None, :, None],
+    ...     head=lambda pre: pre[..., 0, :3].amax(dim=-1),
+    ... )
+    >>> sorted(subset_search(goal, 3).index[0].tolist())
+    [0, 1, 2]
     """
     fewest = int(objective.legal.sum(dim=1).min())
     if n_peaks > fewest:

@@ -201,7 +201,8 @@ def shrinkage(
     averages = _averages(model.graph)
     eb = _data_weight(rows, averages, _counts(ad, counts), seed)
 
-    from sctrellis.explain import initialised, precise, regnet_sensitivity
+    from sctrellis.explain import regnet_sensitivity
+    from sctrellis.explain._regnet_controls import initialised, precise
     from sctrellis.models import resolve_device
 
     place = resolve_device(device)
@@ -336,7 +337,7 @@ def _data_weight(rows: Rows, averages: sparse.csr_matrix, counts: Rows | None, s
 
 def _rewired(model: "RegNet", rng: np.random.Generator) -> tuple["MessageGraph", float]:
     """Return a message graph with the same degrees and random edges, and the share of the edges that are as before."""
-    from sctrellis.explain import graph_of_edges
+    from sctrellis.explain._regnet_controls import graph_of_edges
 
     row, column = (v.cpu().numpy() for v in (model.regulator, model.target))
     new_row, new_column = rewire(row, column, rng)

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 Direction = Literal["down", "up"]
 MIN_CELLS = 10
 """Cells that a group must have for the search, and for the report."""
-_AT_ONCE = {"cpu": 2**22, "other": 2**26}
-"""Numbers of pre-activation, over the starts of a search, that one batch of tasks may hold: what stays near the cache
-of a CPU, where wider batches were seven times as slow, or keeps a GPU busy."""
+_AT_ONCE = 2**22
+"""Numbers of pre-activation, over the starts of a search, that one batch of tasks may hold on a CPU: what stays near its
+cache. Batches 16 times as wide took seven times as long there; other devices need them to be busy."""
+_WIDER = 16
 _STARTS = 16
 
 
@@ -126,7 +127,7 @@ def plan(
     fitted = translator.genes.cpu().numpy()
     asked = _targets(targets, rna.var_names, fitted, learned)
     batches, skipped = [], []
-    at_once = _AT_ONCE["cpu" if at.type == "cpu" else "other"]
+    at_once = _AT_ONCE * (1 if at.type == "cpu" else _WIDER)
     for group, (search, _) in cells.items():
         genes = asked if targets is not None else asked[learned[group][asked]]
         counts = _counts(translator, genes, usable[group], near if limited else None)

@@ -394,7 +394,8 @@ def learned(args: argparse.Namespace) -> None:
         "true drop by the set as a share of the best set of that size, test cells, before dropout. precision: share of "
         "planted elements in the set. opt: predicted drop on the training cells as a share of the best of all sets; "
         "the last table has it of the best true set too: where that is below 1 the surrogate holds another set for "
-        "better, and no search of it would find the true one. Mean over targets and seeds; ± is the standard deviation over seeds. grids+ compares no sets one by one "
+        "better, and no search of it would find the true one. Mean over targets and seeds; ± is the standard "
+        "deviation over seeds. grids+ compares no sets one by one "
         "(`max_exhaustive=0`).",
         seeds=", ".join(f"{setting}: 0-{n - 1}" for setting, (n, _) in SETTINGS.items()),
         data=table,

@@ -20,8 +20,8 @@ Direction = Literal["down", "up"]
 MIN_CELLS = 10
 """Cells that a group must have for the search, and for the report."""
 _AT_ONCE = 2**22
-"""Numbers of pre-activation, over the starts of a search, that one batch of tasks may hold on a CPU: what stays near its
-cache. Batches 16 times as wide took seven times as long there; other devices need them to be busy."""
+"""Numbers of pre-activation, over the starts of a search, that one batch of tasks may hold on a CPU: what stays near
+its cache. Batches 16 times as wide took seven times as long there; other devices need them to be busy."""
 _WIDER = 16
 _STARTS = 16
 

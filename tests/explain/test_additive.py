@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from allocations import Allocations
 from scipy import sparse
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sctrellis.explain import AdditiveObjective
 
@@ -197,21 +197,6 @@ def test_a_model_in_training_is_refused():
         )
 
 
-class Largest(TorchDispatchMode):
-    """Remember the largest tensor that is made."""
-
-    def __init__(self):
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for value in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-                self.numbers = max(self.numbers, value.untyped_storage().size() // value.element_size())
-        return made
-
-
 def test_a_step_holds_nothing_of_cells_by_peaks_or_of_set_by_peaks():
     from sctrellis.explain import SubsetSwap
 
@@ -220,7 +205,7 @@ def test_a_step_holds_nothing_of_cells_by_peaks_or_of_set_by_peaks():
     x = sparse.random(n_cells, n_peaks, density=0.01, format="csr", rng=rng, data_rvs=np.ones)
     net = Blocks(n_peaks, dtype=torch.float32)
     pre = torch.zeros(1, n_cells, N_BLOCKS, WIDTH)
-    with Largest() as largest:
+    with Allocations() as made:
         objective = AdditiveObjective.build(
             x, np.arange(n_peaks)[None], effects=net.vectors[None], block=net.block[None], pre=pre, head=net
         )
@@ -236,4 +221,4 @@ def test_a_step_holds_nothing_of_cells_by_peaks_or_of_set_by_peaks():
         optimiser = SubsetSwap([sets], evaluate=evaluate, legal=objective.legal)
         before = closure()[0]
         assert optimiser.step(closure) < before
-    assert largest.numbers <= 8 * WIDTH * n_peaks < min(n_cells, size) * n_peaks
+    assert max(made.numbers) <= 8 * WIDTH * n_peaks < min(n_cells, size) * n_peaks

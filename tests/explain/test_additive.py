@@ -1,5 +1,7 @@
 """The objective is exact: what it says after a change is what the whole model says of the changed input."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from allocations import Allocations
 from scipy import sparse
 from torch import nn
 
-from sctrellis.explain import AdditiveObjective
+from sctrellis.explain import AdditiveObjective, _additive, _starts, _subset_search, subset_search
 
 N_CELLS, N_PEAKS, N_BLOCKS, WIDTH = 30, 40, 3, 4
 
@@ -222,3 +224,43 @@ def test_a_step_holds_nothing_of_cells_by_peaks_or_of_set_by_peaks():
         before = closure()[0]
         assert optimiser.step(closure) < before
     assert max(made.numbers) <= 8 * WIDTH * n_peaks < min(n_cells, size) * n_peaks
+
+
+@pytest.mark.parametrize("method", ["grids", "grids+"])
+def test_a_whole_search_holds_nothing_of_cells_by_peaks_or_of_set_by_peaks(method, monkeypatch):
+    # Primes: a tensor whose size is a multiple of two of them has both dimensions, in whatever shape. What is done in
+    # chunks of a fixed size is done in small ones, as it is where there are many peaks.
+    n_cells, n_peaks, size = 53, 1_009, 11
+    monkeypatch.setattr(_subset_search, "_SHORTLIST", 32)
+    monkeypatch.setattr(_starts, "concrete_mask", partial(_starts.concrete_mask, n_steps=20))
+    monkeypatch.setattr(_additive, "_CHUNK", 2**13)
+    monkeypatch.setattr(_starts, "_TABLE", 2**13)
+    x = sparse.random(n_cells - 1, n_peaks, density=0.05, format="csr", rng=np.random.default_rng(0), data_rvs=np.ones)
+    x = sparse.vstack([np.ones((1, n_peaks)), x], format="csr")  # every peak is open somewhere
+    net = Blocks(n_peaks, dtype=torch.float32)
+    options = {"effects": net.vectors[None], "block": net.block[None], "pre": torch.zeros(1, n_cells, N_BLOCKS, WIDTH)}
+
+    def build():
+        return AdditiveObjective.build(x, np.arange(n_peaks)[None], head=net, **options)
+
+    build()  # what is imported at the first call is no part of it
+    with Allocations(numpy=True) as built:
+        objective = build()
+    with Allocations() as searched:
+        # The last certificate would list all exchanges of one member, up to 50,000 of them.
+        found = subset_search(objective, size, method=method, max_sweeps=2, n_restarts=1, max_certified=0)
+    assert objective.legal.all()
+    assert found.loss < found.before
+    for made in (built, searched):
+        assert made.multiples(n_cells * n_peaks) == []
+        assert made.multiples(size * n_peaks) == []
+        assert max(made.numbers) >= n_peaks  # the hook sees what is there
+    assert 0 < built.peak_bytes < 4 * n_cells * n_peaks
+
+
+def test_the_hook_sees_what_is_flattened_or_dense():
+    with Allocations(numpy=True) as made:
+        torch.ones(53, 5, 1_009).flatten()
+        np.ones((53, 1_009))
+    assert made.multiples(53 * 1_009) == [53 * 5 * 1_009]
+    assert made.peak_bytes > 8 * 53 * 1_009

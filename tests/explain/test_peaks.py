@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from allocations import Allocations
 from scipy import sparse
 
 from sctrellis import models
-from sctrellis.explain import _subset_search, attribute, subset_search
+from sctrellis.explain import attribute, subset_search
 from sctrellis.explain._peaks import candidates, peak_objective
 
 N_CELLS, N_PEAKS, N_GENES = 60, 40, 4
-SMALL = {"width": 3, "n_block_hidden": 4, "n_latent": 5, "n_maps": 2, "rna_wide": 8, "rna_narrow": 6}
 LINKS = {0: [0, 3, 4], 1: [2, 3, 9, 10, 11], 3: [5, 20, 39]}  # gene 2 has none
 
 
@@ -35,7 +33,8 @@ def translator(request):
         size = np.zeros(N_CELLS, np.float32)
         fit = models.fit_cis_translator(x, y, links, groups=groups, log_size=size, split=split, config=config, n_runs=2)
     else:
-        config = models.CrossmodalConfig(max_epochs=1, batch_size=32, **SMALL)
+        small = {"width": 3, "n_block_hidden": 4, "n_latent": 5, "n_maps": 2, "rna_wide": 8, "rna_narrow": 6}
+        config = models.CrossmodalConfig(max_epochs=1, batch_size=32, **small)
         fit = models.fit_crossmodal(x, y.log1p(), np.arange(N_PEAKS) % 3, groups=groups, split=split, config=config)
     return models.load_translator({"surrogate": fit.surrogate, "weights": fit.weights})
 
@@ -92,46 +91,6 @@ def test_search_and_scores_run_on_it(translator):
     assert every.exhaustive.all()
     assert (every.loss <= found.loss + 1e-6).all()
     assert (attribute(objective, 2, "saliency").loss[:, 0] >= every.loss - 1e-6).all()
-
-
-@pytest.mark.parametrize("method", ["grids", "grids+"])
-def test_a_search_over_all_peaks_holds_nothing_of_cells_by_peaks_or_of_set_by_peaks(method, monkeypatch):
-    # Primes: a tensor whose size is a multiple of two of them has both dimensions, in whatever shape.
-    n_cells, n_peaks, size = 61, 1_009, 13
-    monkeypatch.setattr(_subset_search, "_SHORTLIST", 64)
-    rng = np.random.default_rng(0)
-    x = sparse.random(n_cells, n_peaks, density=0.02, format="csr", rng=rng, data_rvs=np.ones, dtype=np.float32)
-    y = sparse.csr_matrix(rng.poisson(2.0, (n_cells, N_GENES)).astype(np.float32)).log1p()
-    groups = np.zeros(n_cells, np.int64)
-    split = dict(zip(("train", "validation", "test"), np.split(np.arange(n_cells), [40, 50]), strict=True))
-    config = models.CrossmodalConfig(max_epochs=1, **SMALL)
-    fit = models.fit_crossmodal(x, y, np.arange(n_peaks) % 3, groups=groups, split=split, config=config)
-    translator = models.load_translator({"surrogate": fit.surrogate, "weights": fit.weights})
-    genes = np.array([1])
-    usable = x.getnnz(axis=0) > 0
-    with Allocations(numpy=True) as built_of:
-        chosen = candidates(translator, genes, usable)
-        objective = peak_objective(translator, x, genes, chosen, groups=groups)
-    with Allocations() as made:
-        # The last certificate would list all exchanges of one member, up to 50,000 of them.
-        found = subset_search(objective, size, method=method, max_sweeps=1, n_restarts=1, max_certified=0)
-    n_candidates = int(usable.sum())
-    assert chosen.counts.tolist() == [n_candidates]
-    assert float(found.loss[0]) < float(found.before[0])
-    for wide in {n_peaks, n_candidates}:
-        for sizes in (built_of, made):
-            assert sizes.multiples(n_cells * wide) == []
-            assert sizes.multiples(size * wide) == []
-    assert max(made.numbers) >= n_candidates  # the hook saw the search
-    assert 0 < built_of.peak_bytes < 4 * n_cells * n_peaks
-
-
-def test_the_hook_sees_what_is_flattened_or_dense():
-    with Allocations(numpy=True) as made:
-        torch.ones(211, 5, 5_003).flatten()
-        np.ones((211, 5_003))
-    assert made.multiples(211 * 5_003) == [211 * 5 * 5_003]
-    assert made.peak_bytes > 8 * 211 * 5_003
 
 
 def test_training_mode_is_refused(translator):

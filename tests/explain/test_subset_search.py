@@ -53,6 +53,21 @@ def test_brute_force_by_gates_is_brute_force():
     assert found.start == ["all_sets"]
 
 
+def test_elements_that_must_open_together_are_found_where_single_swaps_get_stuck():
+    # Three single elements are worth 0.4 each; any two of the group are worth next to nothing, all three 2.
+    size, kinds = 3, [("AND", 3, 2.0), *[("ADD", 1, 0.5)] * 4]
+    gates = lay_out(kinds)
+    tasks = [(gates, states(gates, 12, 100, p_open=0.2, seed=s)) for s in range(3)]
+    goal = objective(tasks, sign=-1.0, value=1.0)
+    best = subset_search(goal, size)
+    found = subset_search(goal, size, max_exhaustive=0, n_restarts=4)
+    assert best.exhaustive.all()
+    assert [set(s) for s in best.index.tolist()] == [{0, 1, 2}] * 3
+    torch.testing.assert_close(found.loss, best.loss, rtol=0, atol=1e-9)
+    stuck = torch.stack([ends[:, 1] for name, ends in found.starts.items() if name.startswith("random")])
+    assert ((stuck > best.loss + 0.3).sum(dim=0) >= 1).all()
+
+
 def test_tasks_with_few_and_with_many_sets_side_by_side():
     goal, tasks, size = oracle("C", range(2))
     goal.legal[1, 12:] = False

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from sctrellis._core import checks, logs, record, slots
+from sctrellis._core import checks
 from sctrellis._core.keys import Keys
-from sctrellis.tl import _element_plan, _element_sets
+from sctrellis.tl import _element_sets
 from sctrellis.tl._element_plan import Direction
 from sctrellis.tl._element_sets import Found
 
@@ -191,40 +191,10 @@ def attribution(
         "n_permutations": checks.integer("n_permutations", n_permutations),
         "depth": None if depth is None else checks.integer("depth", depth),
     }
-    seed = checks.seed(seed)
-    n_jobs = checks.n_jobs(n_jobs)
     keys = Keys.for_method(f"attribution_{method}", key_added)
-    plan = _element_plan.plan(
-        mdata,
-        targets=targets,
-        groupby=groupby,
-        groups=groups,
-        n_peaks=n_peaks,
-        direction=direction,
-        value=value,
-        candidates=candidates,
-        min_open=min_open,
-        n_cells=n_cells,
-        n_boot=n_boot,
-        key=key,
-        links=links,
-        seed=seed,
-        device=device,
+    return _element_sets.write_sets(
+        mdata, attribution, values, partial(attribute, **options), keys=keys, tables=("sets", "tasks")
     )
-    tables = _element_sets.run(plan, partial(attribute, **options), method, n_jobs=n_jobs, progress=progress)
-    _element_sets.warn_of(plan, tables)
-    entry = record.build(
-        "attribution",
-        mdata,
-        params=record.arguments(attribution, {**values, "value": plan.value}),
-        seed=seed,
-        slots={"sets": f"uns/{keys.record}"},
-        fit={"device": plan.device, "interrupted": tables.interrupted},
-        extra={"sets": tables.sets, "tasks": tables.tasks},
-    )
-    root = mdata.copy() if copy else mdata
-    logs.added(slots.write(root, uns={keys.record: entry}))
-    return root if copy else None
 
 
 def attribute(objective: "AdditiveObjective", n_peaks: int, seeds: list[int], **options: Any) -> Found:

@@ -24,6 +24,22 @@ _AT_ONCE = 2**22
 its cache. Batches 16 times as wide took seven times as long there; other devices need them to be busy."""
 _WIDER = 16
 _STARTS = 16
+_ASKED = (
+    "targets",
+    "groupby",
+    "groups",
+    "n_peaks",
+    "direction",
+    "value",
+    "candidates",
+    "min_open",
+    "n_cells",
+    "n_boot",
+    "key",
+    "links",
+    "device",
+)
+"""Arguments that the tools have in common and that say which tasks there are."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,22 @@ class Plan:
         return str(self.translator.genes.device)
 
 
-def plan(
+def plan(mdata: "MuData", asked: Mapping[str, Any], *, seed: int) -> Plan:
+    """Check what a tool was asked for, read what it needs, and divide it into batches.
+
+    Parameters
+    ----------
+    mdata
+        Paired data with a surrogate.
+    asked
+        All arguments of the tool, of which those about tasks are read.
+    seed
+        The checked seed.
+    """
+    return _plan(mdata, seed=seed, **{name: asked[name] for name in _ASKED})
+
+
+def _plan(
     mdata: "MuData",
     *,
     targets: str | Sequence[str] | None,
@@ -98,10 +129,9 @@ def plan(
     n_boot: int,
     key: str,
     links: str,
-    seed: int,
     device: str,
+    seed: int,
 ) -> Plan:
-    """Check what was asked for, read what it needs, and divide it into batches."""
     checks.choice("direction", direction, ("down", "up"))
     checks.integer("n_peaks", n_peaks)
     value = float(direction == "up") if value is None else checks.number("value", value, low=0, high=1)

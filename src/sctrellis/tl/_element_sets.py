@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sctrellis._core import checks, draws, logs, slots
+from sctrellis._core import checks, draws, logs, record, slots
+from sctrellis._core.keys import Keys
 from sctrellis._core.logs import logger
 from sctrellis.metrics._deltas import MEASURES, Deltas, deltas, over_tasks
+from sctrellis.tl import _element_plan
 from sctrellis.tl._element_plan import Plan
 
 if TYPE_CHECKING:
+    from mudata import MuData
+
     from sctrellis.explain import AdditiveObjective
 
 
@@ -72,6 +76,50 @@ class Tables:
     starts: pd.DataFrame
     mean: Deltas
     interrupted: bool = False
+
+
+def write_sets(
+    mdata: "MuData",
+    tool: Callable[..., Any],
+    asked: Mapping[str, Any],
+    find: Finder,
+    *,
+    keys: Keys,
+    tables: Sequence[str],
+) -> "MuData | None":
+    """Find the sets that a tool was asked for and write its record; return the copy if one was asked for.
+
+    Parameters
+    ----------
+    mdata
+        Paired data with a surrogate.
+    tool
+        The public function, which gives the record its name.
+    asked
+        All its arguments.
+    find
+        The method.
+    keys
+        Where the record goes.
+    tables
+        Which tables the record has.
+    """
+    seed, n_jobs = checks.seed(asked["seed"]), checks.n_jobs(asked["n_jobs"])
+    plan = _element_plan.plan(mdata, asked, seed=seed)
+    found = run(plan, find, asked["method"], n_jobs=n_jobs, progress=asked["progress"])
+    warn_of(plan, found)
+    entry = record.build(
+        tool.__name__,
+        mdata,
+        params=record.arguments(tool, {**asked, "value": plan.value}),
+        seed=seed,
+        slots={"sets": f"uns/{keys.record}"},
+        fit={"device": plan.device, "interrupted": found.interrupted},
+        extra={name: getattr(found, name) for name in tables},
+    )
+    root = mdata.copy() if asked["copy"] else mdata
+    logs.added(slots.write(root, uns={keys.record: entry}))
+    return root if asked["copy"] else None
 
 
 def run(plan: Plan, find: Finder, name: str, *, n_jobs: int = 1, progress: bool | None = None) -> Tables:

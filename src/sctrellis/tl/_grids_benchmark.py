@@ -139,23 +139,7 @@ def grids_benchmark(
     seed = checks.seed(seed)
     n_jobs = checks.n_jobs(n_jobs)
     keys = Keys.for_method("grids_benchmark", key_added)
-    plan = _element_plan.plan(
-        mdata,
-        targets=targets,
-        groupby=groupby,
-        groups=groups,
-        n_peaks=n_peaks,
-        direction=direction,
-        value=value,
-        candidates=candidates,
-        min_open=min_open,
-        n_cells=n_cells,
-        n_boot=n_boot,
-        key=key,
-        links=links,
-        seed=seed,
-        device=device,
-    )
+    plan = _element_plan.plan(mdata, values, seed=seed)
     rows, tasks = [], []
     for method in chosen:
         find = partial(search if method.startswith("grids") else attribute, method=method)

@@ -142,7 +142,7 @@ def write(
     lines = [*provenance(seeds), f"How to read it: {reading}"]
     with (folder / f"{name}.csv").open("w", encoding="utf-8") as out:
         out.writelines(f"# {line}\n" for line in [title, *lines])
-        data.to_csv(out, index=False, float_format="%.6g")
+        data.to_csv(out, index=False, float_format="%.5g")
     text = [f"# {title}", ""]
     for line in lines:
         label, rest = line.split(": ", 1)

@@ -186,7 +186,8 @@ def test_what_is_said_on_interruption(tmp_path, caplog):
 
 
 CHILD = """
-    import sys
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
     sys.path.insert(0, {tests!r})
     from test_train import Tiny, cells, TrainConfig, Phase, train
 

@@ -57,6 +57,10 @@ def perturbation(
     ValueError
         If an entry holds no element sets, or two are of one method and size.
 
+    See Also
+    --------
+    sctrellis.pl.perturbation_skill : how well measured knock-outs of genes are predicted.
+
     Examples
     --------
     >>> import pandas as pd, sctrellis as tr

@@ -63,6 +63,10 @@ def perturbation_skill(
     ValueError
         If the record holds no judged perturbations.
 
+    See Also
+    --------
+    sctrellis.pl.perturbation : how expression changes when elements are closed, by method.
+
     Examples
     --------
     >>> import numpy as np, pandas as pd, sctrellis as tr

@@ -72,8 +72,6 @@ def demo(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], 
     say
         Receives the text for the user.
     """
-    from sctrellis._core.audited import NotAuditedWarning
-
     start = perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["sctrellis", "demo", "--seed", str(seed), *(["--quick"] if quick else [])])
@@ -82,7 +80,7 @@ def demo(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], 
         say("--quick: few genes, cells and epochs. This shows that everything works; the numbers mean nothing.\n")
     with warnings.catch_warnings():
         # The text says it once for all of them, and the figures each time.
-        warnings.simplefilter("ignore", NotAuditedWarning)
+        warnings.filterwarnings("ignore", message=".* is UNAUDITED")
         files = {**_blood(run), **_simulated(run)}
     say(f"\nFiles in {out} ({perf_counter() - start:.0f} s in all):")
     for name, text in files.items():
@@ -108,8 +106,8 @@ def _blood(run: _Run) -> dict[str, str]:
     n_regulators = int(adata.var["is_regulator"].sum())
     run.say(
         f"\nThe strongest of {adata.varp['infosem'].nnz:,} pairs, with the spread of the weight over the runs, and the "
-        "rank of the\nsame pair by each baseline. No reference network comes with these cells, so nothing is judged: figures "
-        "say UNAUDITED\nuntil `sctrellis.tl.audit` has been asked what the cells can carry.\n"
+        "rank of the\nsame pair by each baseline. No reference network comes with these cells, so nothing is judged: "
+        "figures\nsay UNAUDITED until `sctrellis.tl.audit` has been asked what the cells can carry.\n"
     )
     run.say(_strongest(adata, 15))
     run.say(f"\n{adata.n_obs} cells, {adata.n_vars} genes, {n_regulators} regulators; seed {run.seed}; `{run.command}`")

@@ -19,6 +19,8 @@ def told(ax):
 
 
 def test_each_panel_has_its_question_and_what_was_found(adata):
+    # A record of the cells is used again: made small here.
+    tr.tl.information(adata, fractions=[0.5, 1], r2=[0.2, 0.4], n_targets=15, n_repeats=1, n_sims=2, n_draws=2)
     table = tr.tl.audit(adata, "ridge", network="truth", n_boot=50, n_perm=99, budget=None, progress=False)
     axes = tr.pl.audit(adata, "ridge")
     for row in table.itertuples():

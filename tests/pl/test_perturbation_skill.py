@@ -11,7 +11,7 @@ from sctrellis._core import record, slots
 
 
 def judged(*, limits=True, code="better", lowest=-0.4):
-    rows = [("net", "model", 0.3), ("train_mean", "baseline", 0.0), ("shuffled net", "baseline", lowest)]
+    rows = [("my net", "model", 0.3), ("train_mean", "baseline", 0.0), ("shuffled my net", "baseline", lowest)]
     reach = 0.1 if limits else np.nan
     table = pd.DataFrame(
         [
@@ -19,7 +19,7 @@ def judged(*, limits=True, code="better", lowest=-0.4):
             for m, kind, v in rows
         ]
     ).assign(n_perturbations=9, can_rank=True, note="")
-    extra = {"table": table, "verdict": {"net": {"code": code, "words": "Better: so."}}}
+    extra = {"table": table, "verdict": {"my net": {"code": code, "words": "Better: so."}}}
     adata = anndata.AnnData(np.ones((12, 4), np.float32))
     entry = record.build(
         "evaluate_perturbation",
@@ -48,8 +48,8 @@ def test_dots_and_intervals_are_the_table():
     np.testing.assert_allclose(bars(ax), [[-0.5, -0.3], [-0.1, 0.1], [0.2, 0.4]])
     assert [line.get_xdata()[0] for line in ax.lines] == [0, 0.8]
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels == ["shuffled network of net", "mean of other perturbations", "net"]
-    assert ax.get_title(loc="left") == "net: better than the best baseline"
+    assert labels == ["shuffled network of my net", "mean of other perturbations", "my net"]
+    assert ax.get_title(loc="left") == "my net: better than the best baseline"
     assert ax.get_xlabel() == "skill over the best baseline (95 % interval over 9 perturbations)"
 
 
@@ -65,7 +65,7 @@ def test_without_intervals_and_in_given_axes():
     ax = tr.pl.perturbation_skill(judged(limits=False, code="undecided"), ax=given)
     assert ax is given
     assert "(no interval: 9 perturbations)" in ax.get_xlabel()
-    assert ax.get_title(loc="left").startswith("net: too few perturbations to compare with the best baseline")
+    assert ax.get_title(loc="left").startswith("my net: too few perturbations to compare with the best baseline")
 
 
 def test_other_records_are_refused():

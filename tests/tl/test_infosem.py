@@ -496,7 +496,12 @@ def test_embeddings_of_half_of_the_genes_still_help(seeds):
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("network", "ridge", "least"), [("STRING", 1.66, 1.60), ("Non-Specific", 1.79, 1.75), ("Specific", 1.04, 0.95)]
+    ("network", "ridge", "least"),
+    [
+        ("STRING", 1.66, 1.60),
+        pytest.param("Non-Specific", 1.79, 1.75, marks=pytest.mark.slow),
+        pytest.param("Specific", 1.04, 0.95, marks=pytest.mark.slow),
+    ],
 )
 def test_dendritic_cells(data_dir, network, ridge, least):
     """Acceptance checks 24 and 25: nothing was tuned on these cells."""

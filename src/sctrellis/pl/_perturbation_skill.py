@@ -95,7 +95,7 @@ def perturbation_skill(
     ax.axvline(0, color="black", linewidth=1.2, zorder=1)
     ax.axvline(ceiling, color="0.4", linewidth=1.2, linestyle=":", zorder=1)
     ax.text(ceiling, len(rows) - 0.45, "ceiling of noise ", ha="right", va="bottom", fontsize="small", color=_style.INK)
-    ax.set_yticks(range(len(rows)), [_label(name) for name in rows["method"]])
+    ax.set_yticks(range(len(rows)), [_label(*row) for row in rows[["method", "kind"]].itertuples(index=False)])
     for text, kind in zip(ax.get_yticklabels(), rows["kind"], strict=True):
         text.set_fontweight("bold" if kind == "model" else "normal")
     ax.set_ylim(-0.6, len(rows) - 0.05)
@@ -115,7 +115,9 @@ def perturbation_skill(
     return ax
 
 
-def _label(name: str) -> str:
+def _label(name: str, kind: str) -> str:
+    if kind == "model":
+        return name  # as the user has named it
     first, _, rest = name.partition(" ")
     return f"{_NAMES.get(first, first)} of {rest}" if rest else _NAMES.get(name, name)
 

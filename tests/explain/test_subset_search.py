@@ -27,7 +27,9 @@ def shares(result, tasks, size):
     return np.array(found) / [best_drop(gates, x, size) for gates, x in tasks]
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario", [name if name in "AC" else pytest.param(name, marks=pytest.mark.slow) for name in SCENARIOS]
+)
 def test_the_portfolio_is_optimal_and_the_published_search_no_worse_than_greedy(scenario):
     goal, tasks, size = oracle(scenario, range(2), dtype=torch.float32)
     found = subset_search(goal, size, seed=[0, 1], max_exhaustive=0)

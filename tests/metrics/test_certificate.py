@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sctrellis import metrics
+from sctrellis.metrics._certificate import _stress
 from sctrellis.metrics._planted import DECOY_R2, LEVELS, Planter
 
 FAST = {"n_sims": 4, "n_targets": 40, "q": [0.1]}
@@ -170,3 +171,12 @@ def test_bad_input(options, message):
     x, y = options.pop("x", np.asarray)(x), options.pop("y", np.asarray)(y)
     with pytest.raises(ValueError, match=message):
         metrics.certificate(x, y, options.pop("method"), **options)
+
+
+def test_stress_is_the_worst_rate_of_the_levels_that_pass():
+    lines = [("linear", 0.05, 0.06, True), ("logic", 0.05, 0.04, True), ("confounder", 0.05, 0.6, False)]
+    lines += [("linear", 0.1, 0.02, True), ("logic", 0.2, 0.5, False)]
+    table = pd.DataFrame(lines, columns=["level", "q", "fdr", "passes"])
+    stress = _stress(table)
+    assert stress["level"].tolist() == ["linear", "linear", ""]
+    np.testing.assert_allclose(stress["q_stress"], [0.06, 0.1, np.nan])

@@ -88,3 +88,23 @@ def test_bad_input(options, error, message):
     with pytest.raises(error, match=message):
         tr.tl.certify(adata, options.pop("method"), **options)
     assert content(adata) == before
+
+
+@pytest.mark.parametrize("method", ["partial_test", "knockoffs"])
+def test_q_values_come_with_the_certificate_of_their_method_and_regulators(method):
+    adata = tr.datasets.toy()
+    chosen = list(adata.var_names[adata.var["is_regulator"]])[1:]
+    fit, options = getattr(tr.tl, method), {} if method == "partial_test" else {"n_draws": 2}
+
+    def words(**more):
+        fit(adata, **options, **more)
+        return tr.get.record(adata, method)["words"]
+
+    assert "No certificate" in words()
+    tr.tl.certify(adata, method, levels=["linear"], regulators=chosen, key_added="mine", **FAST)
+    said = tr.get.record(adata, "mine")["words"]
+    assert words(regulators=chosen).endswith(said)
+    assert "No certificate" in words()
+    other = "knockoffs" if method == "partial_test" else "partial_test"
+    getattr(tr.tl, other)(adata, regulators=chosen, **({"n_draws": 2} if other == "knockoffs" else {}))
+    assert "No certificate" in tr.get.record(adata, other)["words"]

@@ -36,11 +36,14 @@ class Certificate:
     ----------
     table
         One row per level and nominal rate; see :func:`certificate`.
+    stress
+        One row per nominal rate; see :func:`certificate`.
     words
         Which levels pass, in words.
     """
 
     table: pd.DataFrame
+    stress: pd.DataFrame
     words: str
 
 
@@ -96,6 +99,10 @@ def certificate(
         Its ``table`` has the columns ``level``, ``q``, ``fdr`` and ``power`` with ``fdr_se`` and ``power_se``,
         ``decoy_rate`` (share of decoys among the selected pairs; NaN without decoys), ``passes`` and ``n_sims``. A
         level passes where the one-sided 95 % bound of its rate is at most q + 0.02. ``words`` sums up.
+
+        Its ``stress`` has, for each ``q``, the ``level`` with the largest measured rate among those that pass, and
+        ``q_stress``: that rate, no smaller than q and never falling in q. NaN where no level passes. It says nothing of
+        the levels that fail.
 
     Raises
     ------
@@ -160,7 +167,7 @@ def certificate(
             line = {"level": level, "q": rate, "fdr": fdr, "fdr_se": fdr_se, "power": power, "power_se": power_se}
             lines.append({**line, "decoy_rate": decoys, "passes": bool(fdr + _BOUND * fdr_se <= rate + SLACK)})
     table = pd.DataFrame(lines).assign(n_sims=n_sims)
-    return Certificate(table=table, words=_words(table))
+    return Certificate(table=table, stress=_stress(table), words=_words(table))
 
 
 def _simulate(
@@ -194,6 +201,19 @@ def _simulate(
         numbers[k, :2] = (selected & ~world.true).sum() / n, (selected & world.true).sum() / world.true.sum()
         numbers[k, 2] = selected[decoy].sum() / n if world.n_decoys else np.nan
     return numbers
+
+
+def _stress(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the largest rate that was measured at each nominal one, over the levels that pass."""
+    lines, least = [], 0.0
+    for rate, part in table.groupby("q", sort=True):
+        passed = part[part["passes"]]
+        worst = passed.loc[passed["fdr"].idxmax()] if len(passed) else None
+        if worst is not None:
+            least = max(least, float(rate), float(worst["fdr"]))
+        level, value = ("", np.nan) if worst is None else (worst["level"], least)
+        lines.append({"q": rate, "level": level, "q_stress": value})
+    return pd.DataFrame(lines)
 
 
 def _words(table: pd.DataFrame) -> str:

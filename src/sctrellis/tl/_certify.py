@@ -1,5 +1,5 @@
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -90,7 +90,9 @@ def certify(
             Whether the one-sided 95 % bound of the rate is at most q + 0.02, and the number of simulations.
 
     ``adata.uns[key_added]`` : dict
-        Record of the run with ``table`` and ``words``, which say where the rate holds and where it fails.
+        Record of the run with ``table``; ``stress``, for each ``q`` the largest rate that was measured at a level that
+        passes (``q_stress``) and that ``level``; and ``words``, which say where the rate holds and where it fails.
+        :func:`sctrellis.tl.knockoffs` and :func:`sctrellis.tl.partial_test` repeat them beside their q-values.
 
     Raises
     ------
@@ -148,8 +150,33 @@ def certify(
         seed=seed,
         slots={"table": f"uns/{slot.record}/table"},
         layer=layer,
-        extra={"table": found.table, "words": found.words},
+        extra={"table": found.table, "stress": found.stress, "words": found.words},
     )
     logs.logger.info("%s: %s", name, found.words)
     logs.added(slots.write(ad, uns={slot.record: entry}))
     return found.table
+
+
+def certified(ad: Any, method: Tester, layer: str | None, regulators: Any) -> str:
+    """Return what the last certificate of a method on these cells says, or that there is none."""
+    inputs = record.build(method, ad, params={"regulators": regulators}, seed=0, slots={}, layer=layer)
+    said = ""
+    for entry in ad.uns.values():
+        if not isinstance(entry, Mapping) or str(entry.get("method")) != "certify":
+            continue
+        params = entry["params"]
+        same = all(str(entry["inputs"][name]) == str(value) for name, value in inputs["inputs"].items())
+        if same and str(params["method"]) == method and _same(params.get("regulators"), regulators):
+            said = str(entry["words"])
+    if said:
+        return f"On targets planted in these cells, with the settings of the certificate: {said}"
+    return (
+        "No certificate of these q-values was made: `sctrellis.tl.certify(adata, "
+        f"{method!r})` measures on planted targets where they hold."
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two choices of regulators are the same, one of them as stored."""
+    listed = [value if value is None or isinstance(value, str) else sorted(map(str, value)) for value in (one, other)]
+    return listed[0] == listed[1]

@@ -11,6 +11,7 @@ from sctrellis.metrics._knockoff_filter import SHARE, check_level
 from sctrellis.metrics._knockoff_generator import LAWS, Law
 from sctrellis.metrics._knockoff_spread import SPREADS, Spread
 from sctrellis.metrics._knockoffs import FAMILIES, STATISTICS, Family, Knockoffs, Statistic
+from sctrellis.tl._certify import certified
 from sctrellis.tl._regression import Regression
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def knockoffs(
         (``n_selected_regulators``, ``n_pairs_regulators``), how many each draw alone selects
         (``n_selected_by_draw``, without targets that are regulators), ``shrinkage`` of the correlation matrix,
         ``mean_s`` (1: knockoffs as good as independent of their regulators, 0: copies) and the swap tests of
-        :func:`sctrellis.metrics.exchangeability`; ``words`` says what follows.
+        :func:`sctrellis.metrics.exchangeability`; ``words`` says what follows, with what :func:`sctrellis.tl.certify`
+        found on these cells and regulators if it was run before.
 
     Raises
     ------
@@ -186,7 +188,7 @@ def knockoffs(
     )
     by_draw = [int((knockoff_qvalues(draw) <= q).sum()) for draw in found.draws[:, :, problem.own < 0]]
     fit = _counts(found, problem.own, q) | {"n_selected_by_draw": by_draw} | found.diagnostics
-    words = _words(fit, family, q, n_draws)
+    words = f"{_words(fit, family, q, n_draws)} {certified(ad, 'knockoffs', layer, regulators)}"
     entry = record.build(
         "knockoffs",
         ad,

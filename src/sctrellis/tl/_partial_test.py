@@ -1,9 +1,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sctrellis._core import logs, record, slots
 from sctrellis._core.keys import Keys
 from sctrellis.metrics import partial_test as fit_partial_test
+from sctrellis.tl._certify import certified
 from sctrellis.tl._regression import Regression
 
 if TYPE_CHECKING:
@@ -60,7 +63,8 @@ def partial_test(
     ``adata.varp[key_added + "_qval"]`` : csr_matrix, float32, shape (n_vars, n_vars)
         Benjamini-Hochberg q-value of each of these pairs; pairs between regulators are adjusted by themselves.
     ``adata.uns[key_added]`` : dict
-        Record of the run.
+        Record of the run. ``words`` says how many pairs are selected at 0.1, and what :func:`sctrellis.tl.certify`
+        found on these cells and regulators if it was run before.
 
     Raises
     ------
@@ -98,6 +102,11 @@ def partial_test(
     root, ad = slots.target(adata, copy=copy, mod=mod)
     problem = Regression.read(ad, layer=layer, regulators=regulators, targets=targets, covariates=covariates)
     found = fit_partial_test(problem.x, problem.y, own=problem.own, covariates=problem.covariates, robust=robust)
+    n_selected, n_tested = int((found.qvalue <= 0.1).sum()), int(np.isfinite(found.qvalue).sum())
+    words = (
+        f"{n_selected:,} of {n_tested:,} pairs are selected at a false discovery rate of 0.1. "
+        f"{certified(ad, 'partial_test', layer, regulators)}"
+    )
     entry = record.build(
         "partial_test",
         ad,
@@ -105,11 +114,13 @@ def partial_test(
         seed=0,
         slots={"network": f"varp/{keys.network}", "qval": f"varp/{keys.qval}"},
         layer=layer,
+        extra={"words": words},
     )
     where = (problem.rows, problem.columns, ad.n_vars)
     networks = {
         keys.network: slots.network_csr(found.partial, *where),
         keys.qval: slots.network_csr(found.qvalue, *where),
     }
+    logs.logger.info("%s: %s", keys.record, words)
     logs.added(slots.write(ad, varp=networks, uns={keys.record: entry}))
     return root if copy else None

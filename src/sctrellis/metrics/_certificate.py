@@ -206,12 +206,13 @@ def _simulate(
 def _stress(table: pd.DataFrame) -> pd.DataFrame:
     """Return the largest rate that was measured at each nominal one, over the levels that pass."""
     lines, least = [], 0.0
-    for rate, part in table.groupby("q", sort=True):
-        passed = part[part["passes"]]
-        worst = passed.loc[passed["fdr"].idxmax()] if len(passed) else None
-        if worst is not None:
-            least = max(least, float(rate), float(worst["fdr"]))
-        level, value = ("", np.nan) if worst is None else (worst["level"], least)
+    for rate in np.unique(table["q"]):
+        passed = table[(table["q"] == rate) & table["passes"]]
+        level, value = "", np.nan
+        if len(passed):
+            worst = int(passed["fdr"].to_numpy().argmax())
+            level = str(passed["level"].iloc[worst])
+            value = least = max(least, rate, passed["fdr"].iloc[worst])
         lines.append({"q": rate, "level": level, "q_stress": value})
     return pd.DataFrame(lines)
 

@@ -131,7 +131,9 @@ class GatedAffine(nn.Module):
         """Return codes in the other space, same shape."""
         share = torch.softmax(self.gate(code), dim=-1)
         for i in range(3):
-            code = torch.einsum("nm,mij,nj->ni", share, self.map[i], code) + share @ self.shift[i]
+            # One product for all maps: a matrix for each cell would be read once and used once.
+            weighted = (share[:, :, None] * code[:, None]).flatten(1)
+            code = weighted @ self.map[i].transpose(1, 2).flatten(0, 1) + share @ self.shift[i]
             code = self.slope[i](code) if i < 2 else code
         return code
 

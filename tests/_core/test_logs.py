@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -43,3 +45,13 @@ def test_progress_bar_counts_in_its_unit(capfd):
         bar.refresh()
     assert "2/4" in (err := capfd.readouterr().err)
     assert "target" in err
+
+
+def test_a_bar_that_is_not_shown_loads_nothing():
+    code = "import sys; from sctrellis._core.logs import progress_bar as bar\n" + "\n".join(
+        f"with bar(2, 'fit', progress={progress}) as b: b.set_postfix(loss=1, refresh=False); b.update(); b.update(1)"
+        for progress in (False, None)
+    )
+    run = [sys.executable, "-c", f"{code}\nprint('tqdm' in sys.modules)"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")

@@ -1,8 +1,9 @@
 """The logger and the progress bar."""
 
 import logging
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from sctrellis._settings import settings
 
@@ -29,7 +30,32 @@ def progress_bar(total: int, description: str, *, progress: bool | None = None, 
     unit
         What is counted.
     """
-    from tqdm.auto import tqdm
-
     shown = settings.progress if progress is None else progress
-    return tqdm(total=total, desc=description, unit=unit, disable=None if shown is None else not shown, leave=False)
+    if shown is None:  # where nobody looks, as tqdm itself decides it
+        shown = sys.stderr is not None and sys.stderr.isatty()
+    if not shown:
+        return _Silent()
+    from tqdm.auto import tqdm  # only now: in a notebook it loads the widgets
+
+    return tqdm(total=total, desc=description, unit=unit, leave=False)
+
+
+class _Silent:
+    """A bar that shows nothing, with what is used of tqdm's."""
+
+    disable = True
+
+    def update(self, n: int = 1) -> None:
+        """Count nothing."""
+
+    def set_postfix(self, *args: Any, **kwargs: Any) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -15,6 +15,7 @@ from _common import cached, parser, spread, write
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
+DIGIT_SEEDS = range(20)
 BASELINES = (
     "random",
     "saliency",
@@ -108,11 +109,15 @@ def oracle(args: argparse.Namespace) -> None:
         ("grids - greedy, worst scenario", ">= -0.02", f"{gap:+.3f}", gap >= -0.02),
         ("all methods, all scenarios", "< 60 s on 2 cores (120 CPU s)", f"{seconds:.0f} CPU s", seconds < 120),
     ]
-    digits = pd.DataFrame(digit_rows(range(5)))
-    flips = digits.pivot(index="method", columns="seed", values="flipped").loc[digits["method"].unique()].reset_index()
-    accuracy = digits.groupby("seed")["accuracy"].first()
-    rows = digits.set_index(["method", "seed"])["flipped"]
-    ahead = int((rows["grids"] - rows["saliency"] >= 0.05).sum())
+    digits = pd.DataFrame(digit_rows(DIGIT_SEEDS))
+    flips = digits.pivot(index="method", columns="seed", values="flipped").loc[digits["method"].unique()]
+    lead = flips.loc["grids"] - flips.loc["saliency"]
+    judged = list(DIGIT_SEEDS[:5])
+    rows, ahead = flips[judged].T, int((lead[judged] >= 0.05).sum())
+    accuracy = digits[digits["seed"].isin(judged)].groupby("seed")["accuracy"].first()
+    quartiles = flips.quantile([0, 0.25, 0.5, 0.75, 1], axis=1).T
+    quartiles.columns = ["least", "lower quartile", "median", "upper quartile", "largest"]
+    wide = f"{int((lead >= 0.05).sum())} of {len(DIGIT_SEEDS)} seeds"
     bars += [
         ("digits: accuracy", ">= 0.97", f"{accuracy.min():.3f} (worst of 5)", accuracy.min() >= 0.97),
         ("digits: grids flips", ">= 0.95", f"{rows['grids'].min():.2f} (worst of 5)", rows["grids"].min() >= 0.95),
@@ -126,9 +131,14 @@ def oracle(args: argparse.Namespace) -> None:
         reading="share of the best possible drop, mean of 10 seeds, and in brackets how many of them are exactly best. "
         "Best sets are known from all subsets of every gate. No set was enumerated by grids+ (`max_exhaustive=0`). "
         "random: mean of 20 draws. Digits: share of test 8s that a network takes for a 3 once 6 pixels are dark.",
-        seeds="0-9 (gates), 0-4 (digits)",
+        seeds="0-9 (gates), 0-19 (digits; bars: 0-4)",
         data=table,
-        sections=[("Bars", _bars(bars)), ("Gates", cells), ("Digits, by seed", flips)],
+        sections=[
+            ("Bars", _bars(bars)),
+            ("Gates", cells),
+            ("Digits, by seed", flips[judged].reset_index()),
+            (f"Digits, {len(DIGIT_SEEDS)} seeds: grids is 0.05 ahead of saliency in {wide}", quartiles.reset_index()),
+        ],
     )
     digits.to_csv(args.results / "grids_digits.csv", index=False, float_format="%.6g")
 

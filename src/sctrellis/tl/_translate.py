@@ -173,7 +173,9 @@ def translate(
     test cells and, where genes are few, with further permutations of them, until there are 1,000 values.
     ``null_q95`` is the 95 % quantile of ``r_within`` over these values of all genes together, ``null_p`` the share of
     them that reach the gene's own, one more counted, and a gene is ``learned`` if its ``r_within`` is above that
-    quantile: of genes about which nothing can be learnt, 5 % are. Do not interpret the others.
+    quantile: of genes about which nothing can be learnt, 5 % are. Do not interpret the others. Expression is relative
+    to the total of a cell: ``"crossmodal"``, which sees the elements of all genes, can learn of a gene what those of
+    other genes do to that total, so that ``learned`` does not say that its own peaks act.
 
     A step of ``"cis"`` costs one sparse sum over the open linked peaks of its cells. Nothing of shape cells x peaks is
     dense. Equal arguments give equal results on the CPU of one machine, close ones on a GPU.

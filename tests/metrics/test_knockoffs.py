@@ -1,22 +1,20 @@
 """Knockoffs: moments, error control and power in simulation, closed forms, and what must not work."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.linear_model import Lasso
+from sklearn.metrics import adjusted_rand_score
 
 from sctrellis import metrics
+from sctrellis.metrics._knockoff_clusters import Clusters
+from sctrellis.metrics._knockoff_correlation import shrunk_correlation
 from sctrellis.metrics._knockoff_filter import family_qvalues, knockoff_evalues
-from sctrellis.metrics._knockoff_generator import (
-    LAWS,
-    Generator,
-    latent_scores,
-    normal_scores,
-    residual,
-    shrunk_correlation,
-)
+from sctrellis.metrics._knockoff_generator import LAWS, Generator, latent_scores, normal_scores, residual
 from sctrellis.metrics._knockoff_spread import SPREADS, spread
 from sctrellis.metrics._lasso import lasso
 
@@ -95,7 +93,8 @@ def test_swapping_a_regulator_with_its_knockoff_leaves_second_moments(law):
         order = np.arange(2 * p)
         order[swapped], order[np.add(swapped, p)] = np.add(swapped, p), swapped
         np.testing.assert_allclose(joint[np.ix_(order, order)], joint, atol=tolerance)
-    expected = generator.correlation - np.diag(generator.s)
+    # Within clusters of the mixture variances are 1, and the clusters add theirs.
+    expected = (joint[:p, :p] if law == "mixture" else generator.correlation) - np.diag(generator.s)
     np.testing.assert_allclose(joint[:p, p:], expected, atol=tolerance)
 
 
@@ -153,6 +152,10 @@ def test_scores_of_ties_follow_the_covariates():
 def test_leaving_a_regulator_out_equals_fitting_without_it(law):
     """Mean and covariance given the regulators, from the rank-one change and from scratch."""
     generator, _ = fitted(law, n=60, p=7)
+    if generator.clusters is not None:
+        # One cluster is the Gaussian law; that its draw does not know the regulator is a test of its own.
+        first = generator.clusters.means[:1]
+        generator = replace(generator, z=generator.z - first, clusters=Clusters(0 * first, np.zeros(1)))
     k, others = 2, np.arange(7) != 2
     r, s = generator.correlation[np.ix_(others, others)], generator.s[others]
     z = generator.z
@@ -164,12 +167,72 @@ def test_leaving_a_regulator_out_equals_fitting_without_it(law):
         def standard_normal(self, shape):
             return np.zeros(shape)
 
+        def random(self, shape):
+            return np.zeros(shape)
+
     found = generator.without(k, z - z @ generator.precision * generator.s, Zero())
     np.testing.assert_allclose(found, mean, atol=1e-10)
     g, h = generator.precision[k, others], generator.precision[k, k]
     step = np.outer(g * s, g * s) / h
     noise = (generator.root @ generator.root.T)[np.ix_(others, others)] + step
     np.testing.assert_allclose(noise, covariance, atol=1e-9)
+
+
+def clustered(n, p, rng, *, apart=2.0, k=3, load=0.4):
+    """Return regulators of cells in clusters, and the cluster of each cell."""
+    member = rng.integers(k, size=n)
+    return regulators(n, p, rng, load=load) + apart * rng.normal(size=(k, p))[member], member
+
+
+def test_clusters_are_found_and_a_posterior_is_that_of_bayes():
+    rng = np.random.default_rng(0)
+    x, truth = clustered(3000, 8, rng)
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    clusters, member = Clusters.fit(z, rng)
+    assert adjusted_rand_score(truth, member) > 0.8
+    covariance = np.cov((z - clusters.means[member]).T)
+    weight = np.exp(clusters.log_weight)
+    assert weight.sum() == pytest.approx(1)
+    for without, kept in ((None, np.ones(8, dtype=bool)), (3, np.arange(8) != 3)):
+        density = np.column_stack(
+            [
+                w * stats.multivariate_normal(mean[kept], covariance[np.ix_(kept, kept)]).pdf(z[:, kept])
+                for w, mean in zip(weight, clusters.means[:, kept], strict=True)
+            ]
+        )
+        found = clusters.posterior(z, np.linalg.inv(covariance), without=without)
+        np.testing.assert_allclose(found, density / density.sum(axis=1, keepdims=True), atol=1e-8)
+
+
+def test_a_mixture_left_without_a_regulator_does_not_know_it():
+    """Knockoffs of the others, given the others, do not change with the regulator."""
+    rng = np.random.default_rng(0)
+    x, _ = clustered(400, 5, rng, apart=1.0)
+    generator = Generator.fit(x, law="mixture", rng=rng)
+    moved = generator.z.copy()
+    moved[:, 1] += rng.normal(size=400)
+    same, other = (
+        g.without(1, g.draw(np.random.default_rng(1)), np.random.default_rng(2))
+        for g in (generator, replace(generator, z=moved))
+    )
+    np.testing.assert_allclose(same, other, atol=1e-9)
+
+
+def test_clusters_show_in_gaussian_knockoffs_and_not_in_those_of_a_mixture():
+    """Third moments: within two clusters of unlike size regulators are skewed together."""
+    rng = np.random.default_rng(0)
+    member = (rng.random(20_000) < 0.15).astype(int)
+    x = regulators(20_000, 4, rng, load=0.2) + 4.0 * member[:, None]
+    for law, alike in (("gaussian", False), ("mixture", True)):
+        generator = Generator.fit(x, law=law, rng=rng)
+        drawn = generator.values_of(generator.draw(rng))
+        skew, found = (stats.skew(a, axis=0) for a in (x, drawn))
+        assert (np.abs(found - skew) < 0.15).all() == alike
+        # A regulator with the knockoffs of two others, beside the three regulators.
+        centred, copy = x - x.mean(axis=0), drawn - x.mean(axis=0)
+        expected = (centred[:, 0] * centred[:, 1] * centred[:, 2]).mean()
+        together = (centred[:, 0] * copy[:, 1] * copy[:, 2]).mean()
+        assert (abs(together / expected - 1) < 0.1) == alike
 
 
 def test_leaving_one_out_draws_that_noise():
@@ -467,7 +530,7 @@ def with_nan(x):
         ({"n_draws": 0}, "`n_draws` to be at least 1"),
         ({"family": "regulator"}, "`family` to be one of 'network', 'target'; found 'regulator'"),
         ({"statistic": "ridge"}, "`statistic` to be one of 'lasso'; found 'ridge'"),
-        ({"generator": "mixture"}, "`generator` to be one of 'copula', 'gaussian'"),
+        ({"generator": "sdp"}, "`generator` to be one of 'copula', 'gaussian', 'mixture'"),
         ({"spread": "sdp"}, "`spread` to be one of 'mvr', 'maxent'"),
         ({"x": with_constant}, "1 of the 5 columns of `x` are constant .first at 4"),
         ({"x": lambda x: x[:, :1]}, "at least 10 rows and 2 columns"),

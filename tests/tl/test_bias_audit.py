@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import content
+from known_pairs import N, P, store, world
 from scipy import sparse, special, stats
 from sklearn.linear_model import LogisticRegression
 
@@ -12,26 +13,7 @@ from sctrellis import metrics
 from sctrellis._core import slots
 from sctrellis.metrics._label_scores import degree_scores, one_hot_scores
 
-N, P = 110, 48
 FAST = {"n_boot": 100}
-
-
-def world(seed=0, *, signal=1.2, base=-1.5):
-    """Known edges that depend on who regulates, who is regulated, and on a number of each pair, which is returned."""
-    rng = np.random.default_rng(seed)
-    pair = rng.normal(size=(P, N))
-    logit = base + rng.normal(size=(P, 1)) + 0.7 * rng.normal(size=(1, N)) + signal * pair
-    known = np.zeros((N, N), np.float32)
-    known[:P] = rng.random((P, N)) < special.expit(logit)
-    np.fill_diagonal(known, 0)
-    adata = ad.AnnData(np.ones((12, N), np.float32), var=pd.DataFrame(index=[f"g{i}" for i in range(N)]))
-    adata.obs_names = [f"c{i}" for i in range(12)]
-    adata.varp["network"] = sparse.csr_matrix(known)
-    return adata, pair
-
-
-def store(adata, scores, key="model"):
-    adata.varp[key] = slots.network_csr(scores, np.arange(P), np.arange(N), N)
 
 
 def train_of(adata):

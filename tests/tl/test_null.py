@@ -221,3 +221,73 @@ def test_correlation_is_below_density_and_above_its_degree_null(data_dir):
     record = tr.get.record(adata, "pearson_null")
     assert record["mixing"]["overlap_expected"] == pytest.approx(0.1401, abs=2e-4)
     assert "ranks popular genes so low that chance does better" in record["words"]
+
+
+def cells(*, linked, seed=0, n_obs=120):
+    """Return cells in two batches, whose genes follow their batch and, if linked, one another."""
+    rng = np.random.default_rng(seed)
+    batch = rng.integers(2, size=n_obs)
+    x = rng.normal(size=(n_obs, 40)) + 3 * batch[:, None]
+    known = np.zeros((40, 40), np.float32)
+    known[np.arange(8), np.arange(8, 16)] = 1
+    known[np.arange(8), np.arange(16, 24)] = 1
+    if linked:
+        x[:, 8:16] += 2 * x[:, :8]
+    adata = ad.AnnData(x - x.min(), var=pd.DataFrame(index=[f"g{i}" for i in range(40)]))
+    adata.obs["batch"] = pd.Categorical(batch.astype(str))
+    adata.varp["network"] = sparse.csr_matrix(known)
+    adata.varp["model"] = slots.network_csr(np.abs(np.corrcoef(x.T))[:8] + 1e-6, np.arange(8), np.arange(40), 40)
+    return adata
+
+
+def test_shuffled_cells_say_only_that_genes_are_related():
+    unrelated = cells(linked=False)
+    unrelated.X = np.random.default_rng(1).random(unrelated.shape)
+    quiet = {"n_perm": 99, "metrics": "auroc", "kind": "cells"}
+    tr.tl.null(unrelated, "model", **quiet)
+    before = {slot: set(getattr(unrelated, slot)) for slot in ("varp", "layers", "obsm", "varm")}
+    assert tr.get.record(unrelated, "model_null_cells")["shuffled"]["share_beyond"] == pytest.approx(0.05, abs=0.04)
+    # A common cause makes every pair related, edge or not: no evidence for an edge, and no q-value comes of it.
+    adata = cells(linked=False)
+    table = tr.tl.null(adata, "model", **quiet)
+    record = tr.get.record(adata, "model_null_cells")
+    assert record["shuffled"]["share_beyond"] > 0.95
+    assert "no evidence for an edge" in record["words"]
+    assert table["p"].item() > 0.05
+    assert before == {slot: set(getattr(adata, slot)) for slot in before}
+    assert "model_null" not in adata.uns
+    # Within batches the common cause is kept, in shuffled cells too.
+    tr.tl.null(adata, "model", strata="batch", key_added="within", **quiet)
+    assert tr.get.record(adata, "within")["shuffled"]["share_beyond"] < 0.15
+    linked = tr.tl.null(cells(linked=True), "model", strata="batch", **quiet)
+    assert linked["p"].item() == 0.01
+
+
+def test_shuffles_keep_the_cells_of_each_batch_and_their_null_is_that_of_permutations():
+    """Each target keeps its values within each batch; so |r| has the mean of random permutations, by brute force."""
+    rng = np.random.default_rng(0)
+    x, y, group = rng.normal(size=(30, 2)), rng.gamma(1.0, size=(30, 3)), np.repeat([0, 1, 2], 10)
+    y += 5 * group[:, None]
+    rows, columns = np.divmod(np.arange(6), 3)
+    labels = np.arange(6) % 2 == 0
+    where = {"rows": rows, "columns": columns, "metrics": "auroc", "n_perm": 2000, "seed": 0}
+    found = metrics.cells_null(labels, labels, x=x, y=y, strata=group, **where).mixing["null_q95"]
+    quantiles = []
+    for _ in range(2000):
+        moved = np.column_stack([np.concatenate([rng.permutation(c[group == g]) for g in range(3)]) for c in y.T])
+        quantiles.append(np.quantile(np.abs(np.corrcoef(x.T, moved.T)[:2, 2:]), 0.95))
+    assert found == pytest.approx(np.mean(quantiles), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"strata": "batch", "kind": "degree"}, ValueError, "`strata`: 'batch' is read by `kind='cells'` only"),
+        ({"layer": "counts", "kind": "labels"}, ValueError, "`layer`: 'counts' is read by `kind='cells'` only"),
+        ({"strata": "donor"}, KeyError, "`strata`: 'donor' not found in `adata.obs`. Available: 'batch'"),
+        ({"layer": "counts"}, KeyError, "`layer`: 'counts' not found"),
+    ],
+)
+def test_what_shuffled_cells_need(change, error, message):
+    with pytest.raises(error, match=message):
+        tr.tl.null(cells(linked=False), "model", **{"kind": "cells", "n_perm": 9} | change)

@@ -6,6 +6,7 @@ from sctrellis.metrics._bootstrap import Bootstrap, bootstrap
 from sctrellis.metrics._calibration_error import calibration_error
 from sctrellis.metrics._calibration_table import calibration_table
 from sctrellis.metrics._calibrators import Calibrator, fit_calibrator
+from sctrellis.metrics._cells_null import cells_null
 from sctrellis.metrics._certificate import Certificate, certificate
 from sctrellis.metrics._collinear_groups import collinear_groups
 from sctrellis.metrics._component_audit import component_audit
@@ -58,6 +59,7 @@ __all__ = [
     "bootstrap",
     "calibration_error",
     "calibration_table",
+    "cells_null",
     "certificate",
     "collinear_groups",
     "component_audit",

@@ -5,17 +5,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import special
-from scipy.linalg import cho_factor, cho_solve, eigvalsh
+from scipy.linalg import cho_factor, cho_solve
 
-from sctrellis.metrics._association import ledoit_wolf
+from sctrellis.metrics._knockoff_clusters import Clusters
+from sctrellis.metrics._knockoff_correlation import shrunk_correlation
 from sctrellis.metrics._knockoff_spread import Spread, spread
 
-Law = Literal["copula", "gaussian"]
+Law = Literal["copula", "gaussian", "mixture"]
 LAWS: tuple[Law, ...] = get_args(Law)
 SWEEPS = 8
 """Sweeps over the regulators in which the scores of tied values are drawn."""
-SMALLEST = 1e-3
-"""Least eigenvalue of the correlation matrix: below, copies would make it singular."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,9 @@ class Generator:
         Lower Cholesky factor of the covariance of a knockoff given its variables.
     shrinkage
         Weight of the identity in ``correlation``.
+    clusters
+        Clusters of cells of the mixture, in the units of ``z``; ``correlation`` is that within them. None for other
+        laws.
     """
 
     z: np.ndarray
@@ -55,6 +57,7 @@ class Generator:
     s: np.ndarray
     root: np.ndarray
     shrinkage: float
+    clusters: Clusters | None = None
 
     @classmethod
     def fit(
@@ -74,13 +77,13 @@ class Generator:
             Regulators.
         law
             ``"copula"``: scores of the ranks are jointly normal, and knockoffs have the regulators' own values;
-            ``"gaussian"``: the regulators are.
+            ``"gaussian"``: the regulators are; ``"mixture"``: they are within each of a few clusters of cells.
         method
             See :func:`spread`.
         covariates : (n, k)
             Known covariates, which knockoffs follow as the regulators do.
         rng
-            Draws the scores of tied values.
+            Draws the scores of tied values, and clusters.
         """
         location, width = x.mean(axis=0), x.std(axis=0)
         known = np.zeros((len(x), 0)) if covariates is None else covariates
@@ -92,19 +95,24 @@ class Generator:
         left = residual(scores, known)
         offset = scores - left
         scale = np.maximum(left.std(axis=0), 1e-6)  # a regulator that the covariates explain has no knockoff of its own
+        clusters, within = None, left / scale
+        if law == "mixture":
+            clusters, member = Clusters.fit(left / scale, rng)
+            within = left / scale - clusters.means[member]
+            spread_within = np.maximum(within.std(axis=0), 1e-6)
+            scale, within, clusters = scale * spread_within, within / spread_within, clusters.scaled(spread_within)
         z = left / scale
-        correlation, shrinkage = shrunk_correlation(z)
+        correlation, shrinkage = shrunk_correlation(within)
         factor = cho_factor(correlation)
         precision = cho_solve(factor, np.eye(len(correlation)))
         s = spread(correlation, method)
         conditional = 2 * np.diag(s) - s[:, None] * precision * s
         root = np.linalg.cholesky(conditional + 1e-10 * np.eye(len(s)))
-        return cls(z, offset, scale, values, location, width, correlation, precision, s, root, shrinkage)
+        return cls(z, offset, scale, values, location, width, correlation, precision, s, root, shrinkage, clusters)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Return knockoffs as standardised scores, shape (n, p)."""
-        mean = self.z - (self.z @ self.precision) * self.s
-        return mean + rng.standard_normal(self.z.shape) @ self.root.T
+        return self._drawn(self._centred(rng), rng)
 
     def without(self, k: int, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         r"""Return knockoffs of all regulators but one, for that one as a target, from knockoffs of all.
@@ -131,8 +139,22 @@ class Generator:
         """
         others = np.arange(len(self.s)) != k
         g, h = self.precision[k, others], self.precision[k, k]
-        shift = self.z[:, others] @ g / h + self.z[:, k] + rng.standard_normal(len(self.z)) / np.sqrt(h)
+        centred = self.z
+        if self.clusters is not None:
+            # Knockoffs of all know the regulator through the cluster that was drawn: draw both again, without it.
+            centred = self._centred(rng, without=k)
+            drawn = self._drawn(centred, rng)
+        shift = centred[:, others] @ g / h + centred[:, k] + rng.standard_normal(len(self.z)) / np.sqrt(h)
         return drawn[:, others] + np.outer(shift, g * self.s[others])
+
+    def _centred(self, rng: np.random.Generator, without: int | None = None) -> np.ndarray:
+        """Return the scores less the mean of a cluster that is drawn given them, or given all but one."""
+        if self.clusters is None:
+            return self.z
+        return self.z - self.clusters.means[self.clusters.draw(self.z, self.precision, rng, without=without)]
+
+    def _drawn(self, centred: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return self.z - (centred @ self.precision) * self.s + rng.standard_normal(self.z.shape) @ self.root.T
 
     def values_of(self, drawn: np.ndarray, columns: Any = slice(None)) -> np.ndarray:
         """Return knockoffs in the units of the regulators, from standardised scores of the chosen ones."""
@@ -208,20 +230,3 @@ def basis(design: np.ndarray) -> np.ndarray:
     """Return orthonormal columns that span the columns of a matrix."""
     directions, scale, _ = np.linalg.svd(design, full_matrices=False)
     return directions[:, scale > scale[0] * 1e-10]
-
-
-def shrunk_correlation(z: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the Ledoit-Wolf correlation matrix of standardised columns and the weight of the identity in it.
-
-    The weight is raised where an eigenvalue would still be below :data:`SMALLEST`, as with copies among many cells.
-    """
-    n, p = z.shape
-    correlation = z.T @ z / n
-    fourth = float(np.square(np.einsum("ij,ij->i", z, z)).mean())
-    shrinkage = ledoit_wolf(fourth, float(np.vdot(correlation, correlation)), n, p)
-    lowest = float(eigvalsh(correlation, subset_by_index=[0, 0])[0])
-    if (1 - shrinkage) * lowest + shrinkage < SMALLEST:
-        shrinkage = (SMALLEST - lowest) / (1 - lowest)
-    correlation *= 1 - shrinkage
-    correlation.flat[:: p + 1] = 1.0
-    return correlation, shrinkage

@@ -72,7 +72,8 @@ def knockoffs(
     family
         Hypotheses that are judged together: ``"network"`` all pairs, ``"target"`` those of each target.
     generator
-        Law of the regulators: ``"copula"`` (any values, normal dependence) or ``"gaussian"``.
+        Law of the regulators: ``"copula"`` (any values, normal dependence), ``"gaussian"``, or ``"mixture"`` (up to
+        four clusters of cells, each normal around its own mean, with one covariance).
     statistic
         ``"lasso"``: difference of absolute lasso coefficients of a regulator and of its knockoff.
     spread
@@ -99,13 +100,15 @@ def knockoffs(
 
     Notes
     -----
-    1. Scores :math:`Z_j = \Phi^{-1}(\operatorname{rank}/(n+1))`, or standardised values for ``"gaussian"``. Tied
+    1. Scores :math:`Z_j = \Phi^{-1}(\operatorname{rank}/(n+1))`, or standardised values for the other laws. Tied
        values, zeros above all, only bound their scores, which are drawn given those of the other regulators (Gibbs
        sampling with the rank likelihood :cite:p:`hoff2007`). :math:`R` is the Ledoit-Wolf correlation matrix
        :cite:p:`ledoit2004` of the scores.
     2. :math:`s` by coordinate descent: minimum reconstructability or maximum entropy :cite:p:`spector2022`.
     3. :math:`\tilde Z = Z (I - R^{-1} S) + N(0, 2S - S R^{-1} S)`, mapped back to the values of the regulator, which
-       keeps its zeros. Knockoffs do not see any target.
+       keeps its zeros. Knockoffs do not see any target. For ``"mixture"`` each cell is drawn into a cluster given its
+       regulators, and this is done around the mean of the cluster :cite:p:`gimenez2019`; the law comes from stochastic
+       EM :cite:p:`celeux1985`, with means that differ in ten principal components.
     4. A target that is a regulator itself needs knockoffs of the others alone: a rank-one change of those of all.
     5. :math:`W_{jk} = |\beta_{jk}| - |\tilde\beta_{jk}|` from the lasso of the target on regulators and knockoffs, all
        standardised, with :math:`\lambda = \tfrac12 \sqrt{2 \ln 2p / n}`.

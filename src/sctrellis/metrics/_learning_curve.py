@@ -10,8 +10,8 @@ from sklearn.linear_model import RidgeCV
 
 from sctrellis._core import checks
 from sctrellis.metrics._effective_size import standardised
+from sctrellis.metrics._knockoff_correlation import shrunk_correlation
 from sctrellis.metrics._knockoff_filter import check_level, family_qvalues
-from sctrellis.metrics._knockoff_generator import shrunk_correlation
 from sctrellis.metrics._knockoffs import check_arrays, knockoffs
 from sctrellis.metrics._measurement_reliability import check_counts
 from sctrellis.metrics._planted import Planter

@@ -18,7 +18,7 @@ NULL_METRICS = ("auroc", "auprc", "early_precision", "hit_rate")
 LEVEL = 0.05
 _SAME = 1e-12
 """Relative difference below which two metrics are equal but for rounding."""
-_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "early_precision": "early precision", "hit_rate": "hit rate"}
+NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "early_precision": "early precision", "hit_rate": "hit rate"}
 _KEPT = {
     "degree": "the degrees of regulators and targets",
     "regulator": "how many edges each regulator has",
@@ -164,11 +164,31 @@ def null_test(
     observed = np.array(measured(order, edges))
     identity = measured(_ranking.Order(probabilities), edges)
     replicates = np.array([measured(order, positive) for positive in drawn])
+    found = summary(metrics, observed, replicates, labels).assign(identity=identity)
+    words = f"{_words(found.iloc[0], kind)}{_warning(kind, mixing)}"
+    return NullTest(table=found, replicates=pd.DataFrame(replicates, columns=list(metrics)), words=words, mixing=mixing)
+
+
+def summary(metrics: Sequence[str], observed: np.ndarray, replicates: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Return one row per metric: what was observed beside replicates of the null, as :func:`null_test` describes.
+
+    Parameters
+    ----------
+    metrics
+        Their names.
+    observed : (n_metrics,)
+        What the score gets.
+    replicates : (n_perm, n_metrics)
+        What it gets under the null.
+    labels : bool, (n,)
+        Known edges, which say what chance is.
+    """
+    n_perm = len(replicates)
     mean, sd = replicates.mean(axis=0), replicates.std(axis=0, ddof=1) if n_perm > 1 else np.full(len(metrics), np.nan)
     low, median, high = np.quantile(replicates, [LEVEL / 2, 0.5, 1 - LEVEL / 2], axis=0)
     varies = sd > _SAME * np.abs(observed)
     chance = np.array([0.5 if metric == "auroc" else labels.mean() for metric in metrics])
-    found = pd.DataFrame(
+    return pd.DataFrame(
         {
             "metric": metrics,
             "observed": observed,
@@ -182,11 +202,8 @@ def null_test(
             "p": (1 + (replicates >= observed * (1 - _SAME)).sum(axis=0)) / (n_perm + 1),
             "ratio_to_null": np.divide(observed, mean, out=np.full(len(metrics), np.nan), where=mean > 0),
             "ratio_to_chance": observed / chance,
-            "identity": identity,
         }
     )
-    words = f"{_words(found.iloc[0], kind)}{_warning(kind, mixing)}"
-    return NullTest(table=found, replicates=pd.DataFrame(replicates, columns=list(metrics)), words=words, mixing=mixing)
 
 
 def _shuffles(
@@ -211,7 +228,7 @@ def _shuffles(
 
 def _words(line: pd.Series, kind: str) -> str:
     """Say what the first metric means."""
-    name, kept = _NAMES[line["metric"]], _KEPT[kind]
+    name, kept = NAMES[line["metric"]], _KEPT[kind]
     chance = "0.5" if line["metric"] == "auroc" else f"the density {line['chance']:.4f}"
     numbers = (
         f"{name} {line['observed']:.4f} is {line['ratio_to_null']:.2f} times that of the {kind} null "

@@ -6,7 +6,8 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.linalg import cholesky
 
-from sctrellis.metrics._knockoff_generator import residual, shrunk_correlation
+from sctrellis.metrics._knockoff_correlation import shrunk_correlation
+from sctrellis.metrics._knockoff_generator import residual
 
 Level = Literal["linear", "logic", "counts", "measurement", "confounder", "decoys"]
 LEVELS: tuple[Level, ...] = get_args(Level)

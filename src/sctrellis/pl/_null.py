@@ -17,6 +17,7 @@ _KEPT = {
     "maxent": "same average degrees of regulators and targets",
     "regulator": "same degrees of regulators",
     "labels": "same number of edges (for contrast only)",
+    "cells": "correlations in shuffled cells (smoke test only)",
 }
 
 

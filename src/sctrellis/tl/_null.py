@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,8 @@ from sctrellis._core import checks, logs, record, slots
 from sctrellis._core import universe as universes
 from sctrellis._core.keys import Keys
 from sctrellis._core.universe import Universe
-from sctrellis.metrics import null_test
-from sctrellis.metrics._null_test import NULL_METRICS, NULLS, Null
+from sctrellis.metrics import cells_null, null_test
+from sctrellis.metrics._null_test import NULL_METRICS, Null
 from sctrellis.tl._evaluate import _FOLDS, _check_labels, _check_scores, _guard, _in_fold, _positions, _saw, _storable
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 NullMetric = Literal["auprc", "auroc", "early_precision", "hit_rate"]
+Kind = Literal[Null, "cells"]
 
 
 def null(
     adata: "AnnData | MuData",
     key: str,
-    kind: Null = "degree",
+    kind: Kind = "degree",
     *,
     network: str = "network",
     fold: Literal["train", "validation", "test", "all"] | None = "test",
@@ -31,6 +32,8 @@ def null(
     metrics: Sequence[NullMetric] = ("auprc", "auroc", "hit_rate"),
     missing: Literal["error", "lowest"] = "error",
     n_perm: int = 1000,
+    strata: str | None = None,
+    layer: str | None = None,
     seed: int | None = 0,
     mod: str | None = None,
     n_jobs: int | None = None,
@@ -39,8 +42,8 @@ def null(
     r"""Put a network beside random known edges that keep every gene's degree: is its score more than who is popular?
 
     A score that only knows which regulators have many known targets is far above chance. Random networks with the same
-    degrees are found as well by such a score; what is above them is knowledge of pairs. Reads no expression; scores are
-    compared as in :func:`sctrellis.tl.evaluate`.
+    degrees are found as well by such a score; what is above them is knowledge of pairs. Reads no expression, except for
+    ``"cells"``; scores are compared as in :func:`sctrellis.tl.evaluate`.
 
     Parameters
     ----------
@@ -51,7 +54,8 @@ def null(
     kind
         What random known edges keep: ``"degree"`` the number of edges of every regulator and of every target;
         ``"maxent"`` the same on average, with independent edges; ``"regulator"`` that of every regulator;
-        ``"labels"`` that of the whole network only, for contrast.
+        ``"labels"`` that of the whole network only, for contrast. ``"cells"`` keeps the known edges and shuffles the
+        cells of every target instead: a smoke test, whether genes have anything to do with each other.
     network
         Key of ``adata.varp`` with known edges, as :func:`sctrellis.pp.network` writes it.
     fold
@@ -70,7 +74,12 @@ def null(
     missing
         What to do with pairs that the network does not score: ``"error"``, or ``"lowest"`` to rank them last together.
     n_perm
-        Random networks. The smallest p-value is 1 / (`n_perm` + 1).
+        Random networks, or shuffles. The smallest p-value is 1 / (`n_perm` + 1).
+    strata
+        Column of ``adata.obs``, such as batch or time point, within whose values ``"cells"`` shuffles; None shuffles
+        all cells.
+    layer
+        Layer with the expression; None is ``adata.X``. Read by ``"cells"`` only.
     seed
         Seed of the draws, in [0, 2**32); None draws one and records it.
     mod
@@ -78,7 +87,8 @@ def null(
     n_jobs
         Workers of ``"degree"``; None is ``settings.n_jobs``, -1 all cores. The result does not depend on them.
     key_added
-        Key of ``adata.uns`` for the result; None is `key` with ``"_null"`` behind it.
+        Key of ``adata.uns`` for the result; None is `key` with ``"_null"`` behind it, with ``"_null_cells"`` for
+        ``"cells"``.
 
     Returns
     -------
@@ -96,7 +106,7 @@ def null(
             The number divided by the null's mean, and by chance.
         ``identity``
             The metric of the degrees themselves, fitted to the known edges: what a score can reach that knows who has
-            how many edges and nothing else.
+            how many edges and nothing else. Not of ``"cells"``.
         ``n_pairs``, ``n_positive``, ``fold``
             What was judged on.
 
@@ -104,16 +114,18 @@ def null(
         Record of the run with ``table``; ``replicates``, one column per metric and one row per random network;
         ``words``, what follows for the first metric; and ``mixing`` (of ``"degree"``): ``n_rounds`` of trades between
         two networks, the ``overlap`` with the known network that is left, its standard error ``overlap_se``, the
-        ``overlap_expected`` of independent networks, and whether they are ``mixed``.
+        ``overlap_expected`` of independent networks, and whether they are ``mixed``. Of ``"cells"``, ``shuffled`` says
+        which share of the pairs is more correlated than 95 % are in shuffled cells (``share_beyond``; ``null_q95``,
+        ``median_correlation``).
 
     Raises
     ------
     KeyError
-        If a network, modality, column or fold is missing.
+        If a network, modality, layer, column or fold is missing.
     ValueError
-        If the network was fitted with labels that it would be judged on, pairs are not scored (``missing="error"``), a
-        score is NaN, the pairs hold no known edge or nothing else, a single regulator or target is left
-        (``kind="degree"``), and on unknown names.
+        If `strata` or `layer` is named and `kind` is not ``"cells"``, the network was fitted with labels that it would
+        be judged on, pairs are not scored (``missing="error"``), a score is NaN, the pairs hold no known edge or
+        nothing else, a single regulator or target is left (``kind="degree"``), and on unknown names.
 
     Notes
     -----
@@ -121,7 +133,9 @@ def null(
     networks are drawn, how long the chains run and why the p-values are valid. In a fold the degrees are those of the
     fold, and only its pairs trade places, so that what was learned from the train fold stays as it is.
 
-    A null by shuffling cells is not offered: nearly every pair of genes is correlated, so it rejects nearly all.
+    ``"cells"`` (:func:`sctrellis.metrics.cells_null`) judges the whole network only, and correlation stands in for the
+    method in shuffled cells. Nothing makes p- or q-values of single edges of it: nearly every pair of genes is
+    correlated, so it would call nearly all of them edges. :func:`sctrellis.tl.audit` does not take it for a null.
 
     Cost: 4 ms a network for 4,500 known edges among 27,600 pairs.
 
@@ -139,7 +153,11 @@ def null(
     0.01
     """
     values = locals()
-    checks.choice("kind", kind, NULLS)
+    checks.choice("kind", kind, (*get_args(Null), "cells"))
+    for name, value in (("strata", strata), ("layer", layer)):
+        if value is not None and kind != "cells":
+            msg = f"`{name}`: {value!r} is read by `kind='cells'` only, found kind={kind!r}. Leave it out."
+            raise ValueError(msg)
     chosen = [metrics] if isinstance(metrics, str) else list(metrics)
     for metric in chosen:
         checks.choice("metrics", metric, NULL_METRICS)
@@ -148,7 +166,7 @@ def null(
     checks.choice("missing", missing, ("error", "lowest"))
     n_perm, seed, workers = checks.integer("n_perm", n_perm), checks.seed(seed), checks.n_jobs(n_jobs)
     _, ad = slots.target(adata, mod=mod)
-    slot = Keys.for_method(Keys(key).null, key_added)
+    slot = Keys.for_method(Keys(key).null + ("_cells" if kind == "cells" else ""), key_added)
     if key == network:
         msg = f"`key`: {key!r} is the known network itself. Name the network to judge against it."
         raise ValueError(msg)
@@ -171,17 +189,18 @@ def null(
     found = slots.values_at(scores, row, column)
     _check_scores(key, found, row, column, ad.var_names, missing)
 
-    result = null_test(
-        np.where(np.isnan(found), -np.inf, found),
-        labels,
-        rows=row,
-        columns=column,
-        kind=kind,
-        metrics=chosen,
-        n_perm=n_perm,
-        seed=seed,
-        n_jobs=workers,
-    )
+    common: dict[str, Any] = {"metrics": chosen, "n_perm": n_perm, "seed": seed}
+    found = np.where(np.isnan(found), -np.inf, found)
+    if kind == "cells":
+        regulator, rows = np.unique(row, return_inverse=True)
+        target, columns = np.unique(column, return_inverse=True)
+        x, y = (slots.read_matrix(ad, layer, genes=genes).take(slice(None)) for genes in (regulator, target))
+        if strata is not None:
+            checks.has_slot("strata", strata, ad.obs.columns, "adata.obs")
+        groups = None if strata is None else ad.obs[strata].to_numpy()
+        result = cells_null(found, labels, x=x, y=y, rows=rows, columns=columns, strata=groups, **common)
+    else:
+        result = null_test(found, labels, rows=row, columns=column, kind=kind, n_jobs=workers, **common)
     table = result.table.assign(n_pairs=len(labels), n_positive=int(labels.sum()), fold=judged)
     written = record.build(
         "null",
@@ -189,7 +208,13 @@ def null(
         params=_storable(record.arguments(null, values)),
         seed=seed,
         slots={"table": f"uns/{slot.record}/table", "replicates": f"uns/{slot.record}/replicates"},
-        extra={"table": table, "replicates": result.replicates, "words": result.words, "mixing": result.mixing},
+        layer=layer,
+        extra={
+            "table": table,
+            "replicates": result.replicates,
+            "words": result.words,
+            "shuffled" if kind == "cells" else "mixing": result.mixing,
+        },
     )
     if not result.mixing.get("mixed", True):
         checks.warn(f"The random networks of {key!r} are not mixed: see `words` in `adata.uns[{slot.record!r}]`.")

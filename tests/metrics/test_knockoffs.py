@@ -197,7 +197,7 @@ def test_clusters_are_found_and_a_posterior_is_that_of_bayes():
         density = np.column_stack(
             [
                 w * stats.multivariate_normal(mean[kept], covariance[np.ix_(kept, kept)]).pdf(z[:, kept])
-                for w, mean in zip(weight, clusters.means[:, kept], strict=True)
+                for w, mean in zip(weight, clusters.means, strict=True)
             ]
         )
         found = clusters.posterior(z, np.linalg.inv(covariance), without=without)

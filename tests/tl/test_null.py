@@ -177,7 +177,12 @@ def no_edges(adata):
         (None, {"network": "absent"}, KeyError, "`network`: 'absent' not found"),
         (None, {"fold": "validation"}, KeyError, "run `sctrellis.pp.split_edges"),
         (None, {"fold": "tests"}, ValueError, "`fold` to be one of"),
-        (None, {"kind": "cells"}, ValueError, "`kind` to be one of 'degree', 'regulator', 'labels', 'maxent'"),
+        (
+            None,
+            {"kind": "shuffle"},
+            ValueError,
+            "`kind` to be one of 'degree', 'regulator', 'labels', 'maxent', 'cells'",
+        ),
         (None, {"metrics": ["auprc_ratio"]}, ValueError, "`metrics` to be one of 'auroc', 'auprc'"),
         (None, {"universe": "all"}, ValueError, "`universe` to be one of"),
         (None, {"missing": "drop"}, ValueError, "`missing` to be one of 'error', 'lowest'"),

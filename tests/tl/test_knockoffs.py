@@ -254,7 +254,7 @@ def test_bad_input(tool, change, options, error, message):
         ({"n_draws": 0}, "`n_draws` to be at least 1, found 0"),
         ({"statistic": "ridge"}, "`statistic` to be one of 'lasso'; found 'ridge'"),
         ({"family": "regulator"}, "`family` to be one of 'network', 'target'; found 'regulator'"),
-        ({"generator": "mixture"}, "`generator` to be one of 'copula', 'gaussian'"),
+        ({"generator": "deep"}, "`generator` to be one of 'copula', 'gaussian', 'mixture'"),
         ({"spread": "equal"}, "`spread` to be one of 'mvr', 'maxent'"),
         ({"n_jobs": 0}, "`n_jobs` to be -1"),
         ({"seed": -1}, "`seed` to be at least 0"),

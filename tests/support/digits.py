@@ -55,7 +55,7 @@ def fitted(seed):
         bound = layer.in_features**-0.5
         nn.init.uniform_(layer.weight, -bound, bound, generator=stream)
         nn.init.uniform_(layer.bias, -bound, bound, generator=stream)
-    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.9, 0.99))  # as published
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
     inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
     for _ in range(1_500):
         batch = train[torch.randint(len(train), (64,), generator=stream).numpy()]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _common import cached, parser, write
+from _common import cached, parser, spread, write
 from bench_knockoffs import SOURCES, World, simulate
 from scipy import special
 
@@ -87,21 +87,22 @@ def main() -> None:
     for method in ("partial_test", "knockoffs"):
         for confounded in (True, False):
             name = "two hidden causes" if confounded else "no hidden cause"
-            passes = np.array(
-                [
-                    run(
-                        {"what": "certified", "world": name, "method": method, "seed": seed},
-                        CERTIFICATE,
-                        partial(certified, confounded, method, seed),
-                    )["passes"]
-                    for seed in range(options.n_seeds)
-                ]
-            )
-            line = {"verdict": f"certificate of {method}", "planted": name, "n": len(passes)}
+            runs = [
+                run(
+                    {"what": "certified", "world": name, "method": method, "seed": seed},
+                    CERTIFICATE,
+                    partial(certified, confounded, method, seed),
+                )
+                for seed in range(options.n_seeds)
+            ]
+            right = {"passes with linear effects": [bool(r["passes"][0]) for r in runs]}
             if confounded:
-                rows.append(line | {"right": "fails with a hidden cause", "n right": int((~passes[:, 1]).sum())})
-            rows.append(line | {"right": "passes with linear effects", "n right": int(passes[:, 0].sum())})
-    table = pd.DataFrame(rows)
+                right["fails with a hidden cause"] = [not r["passes"][1] for r in runs]
+            for i, (what, found) in enumerate(right.items()):
+                rates = spread(np.array([r["fdr"][i] for r in runs]), 3)
+                line = {"verdict": f"certificate of {method}", "planted": name, "right": what, "n": len(runs)}
+                rows.append(line | {"n right": sum(found), "FDR": rates})
+    table = pd.DataFrame(rows).fillna({"FDR": ""})
     table["bar"] = [">= 95 of 100" if "passes" not in right else "" for right in table["right"]]
     share = table["n right"] / table["n"]
     table["holds"] = [
@@ -136,8 +137,8 @@ def main() -> None:
             "Worlds of known edges with popularity and a number of each pair: an audit of that number must find "
             "knowledge of pairs of unseen genes (B3), one of one-hot regression nothing but popularity (B1). Worlds of "
             f"400 cells and 60 regulators: certificates of {N_SIMS} simulations at q = 0.1 (knockoffs: one draw) must "
-            "fail with a hidden cause; how often they pass with linear effects has no bar. Real cells: knockoffs "
-            "with 10 draws."
+            "fail with a hidden cause; how often they pass with linear effects has no bar (the limit is 0.12). FDR: what "
+            "they measured at that level, mean and standard deviation over worlds. Real cells: knockoffs with 10 draws."
         ),
         seeds=f"0 to {options.n_seeds - 1} for planted worlds, 0 for real cells",
         data=pd.concat(data),

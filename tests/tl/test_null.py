@@ -228,6 +228,17 @@ def test_correlation_is_below_density_and_above_its_degree_null(data_dir):
     assert "ranks popular genes so low that chance does better" in record["words"]
 
 
+@pytest.mark.data
+def test_nearly_all_pairs_are_correlated_beside_shuffled_cells(data_dir):
+    """The share that the guide names, and why q-values of this null would be worth nothing."""
+    adata = tr.datasets.beeline("mDC", "STRING", path=data_dir)
+    tr.tl.baseline(adata, "pearson")
+    tr.tl.null(adata, "pearson", "cells", n_perm=20)
+    shuffled = tr.get.record(adata, "pearson_null_cells")["shuffled"]
+    assert shuffled["share_beyond"] == pytest.approx(0.826, abs=0.01)
+    assert shuffled["null_q95"] == pytest.approx(0.100, abs=0.002)
+
+
 def cells(*, linked, seed=0, n_obs=120):
     """Return cells in two batches, whose genes follow their batch and, if linked, one another."""
     rng = np.random.default_rng(seed)
@@ -250,10 +261,10 @@ def test_shuffled_cells_say_only_that_genes_are_related():
     unrelated.X = np.random.default_rng(1).random(unrelated.shape)
     quiet = {"n_perm": 99, "metrics": "auroc", "kind": "cells"}
     tr.tl.null(unrelated, "model", **quiet)
-    before = {slot: set(getattr(unrelated, slot)) for slot in ("varp", "layers", "obsm", "varm")}
     assert tr.get.record(unrelated, "model_null_cells")["shuffled"]["share_beyond"] == pytest.approx(0.05, abs=0.04)
     # A common cause makes every pair related, edge or not: no evidence for an edge, and no q-value comes of it.
     adata = cells(linked=False)
+    before = {slot: set(getattr(adata, slot)) for slot in ("varp", "layers", "obsm", "varm")}
     table = tr.tl.null(adata, "model", **quiet)
     record = tr.get.record(adata, "model_null_cells")
     assert record["shuffled"]["share_beyond"] > 0.95
@@ -276,7 +287,7 @@ def test_shuffles_keep_the_cells_of_each_batch_and_their_null_is_that_of_permuta
     rows, columns = np.divmod(np.arange(6), 3)
     labels = np.arange(6) % 2 == 0
     where = {"rows": rows, "columns": columns, "metrics": "auroc", "n_perm": 2000, "seed": 0}
-    found = metrics.cells_null(labels, labels, x=x, y=y, strata=group, **where).mixing["null_q95"]
+    found = metrics.cells_null(labels, labels, x=x, y=y, strata=group, **where).shuffled["null_q95"]
     quantiles = []
     for _ in range(2000):
         moved = np.column_stack([np.concatenate([rng.permutation(c[group == g]) for g in range(3)]) for c in y.T])

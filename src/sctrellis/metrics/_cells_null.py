@@ -7,7 +7,7 @@ import pandas as pd
 from sctrellis._core import checks
 from sctrellis.metrics import _ranking
 from sctrellis.metrics._effective_size import standardised
-from sctrellis.metrics._null_test import LEVEL, NAMES, NULL_METRICS, NullTest, summary
+from sctrellis.metrics._null_test import LEVEL, NAMES, NULL_METRICS, NullTest, known_edges, summary
 from sctrellis.metrics._pair_table import PairTable
 from sctrellis.metrics._ranking import Conventions
 
@@ -58,9 +58,9 @@ def cells_null(
     -------
     NullTest
         Its ``table`` is that of :func:`null_test` without ``identity``: the null is the metric of absolute Pearson
-        correlations between regulators and shuffled targets. ``mixing`` holds, of the pairs,
-        ``share_beyond``: share whose absolute correlation in the data is above ``null_q95``, the 95 % quantile over
-        pairs and shuffles, and ``median_correlation``.
+        correlations between regulators and shuffled targets. ``shuffled`` holds ``share_beyond``, the share of the
+        pairs whose absolute correlation in the data is above ``null_q95``, the 95 % quantile of the pairs in shuffled
+        cells (mean over shuffles), and ``median_correlation`` in the data.
 
     Raises
     ------
@@ -74,9 +74,7 @@ def cells_null(
     for the method that made the scores, which would have to be run again on every shuffle: for a method whose scores
     of unrelated genes favour some pairs, the null is too weak.
 
-    On 383 dendritic cells nine tenths of all pairs of a regulator and another gene are beyond ``null_q95``.
-
-    Cost: one product of the matrices a shuffle, O(cells x regulators x targets).
+    Cost: one product of the matrices a shuffle, O(cells x regulators x targets). Both are dense.
 
     References
     ----------
@@ -101,12 +99,7 @@ def cells_null(
     n_perm, seed = checks.integer("n_perm", n_perm), checks.seed(seed)
     conventions = Conventions(fraction=fraction)
     scores = _ranking.as_scores(scores)
-    labels = _ranking.as_labels(labels, len(scores))
-    if not labels.any() or labels.all():
-        msg = (
-            f"{'All' if labels.any() else 'None'} of the {len(scores):,} `labels` are positive: nothing can be ranked."
-        )
-        raise ValueError(msg)
+    labels = known_edges(labels, len(scores))
     PairTable.of(rows, columns, len(scores))
     row, column = np.asarray(rows), np.asarray(columns)
     x, y = (_matrix(name, a, int(i.max()) + 1) for name, a, i in (("x", x, row), ("y", y, column)))
@@ -115,33 +108,34 @@ def cells_null(
         msg = f"Expected `y` and `strata` to have a row for each of the {len(x)} rows of `x`."
         raise ValueError(msg)
     n = len(x)
-    left, right = (standardised(a).astype(np.float32) for a in (x, y))
+    left, right = standardised(x), standardised(y)
     found = np.abs(left.T @ right / n)[row, column]
     rng, order = np.random.default_rng(seed), np.argsort(group, kind="stable")
     edges = np.flatnonzero(labels)
     replicates, quantiles = np.empty((n_perm, len(metrics))), np.empty(n_perm)
+
+    def measured(values: np.ndarray) -> list[float]:
+        curve = _ranking.Order(values).curve(edges)
+        return [_ranking.measure(metric, curve, conventions) for metric in metrics]
+
     for i in range(n_perm):
         # Sorted by group and a random number, the cells of each group are shuffled, for every target by itself.
         drawn = np.argsort(group[:, None] + rng.random(right.shape), axis=0)
         shuffled = np.empty_like(right)
         shuffled[order] = np.take_along_axis(right, drawn, axis=0)
         null = np.abs(left.T @ shuffled / n)[row, column]
-        curve = _ranking.Order(null).curve(edges)
-        replicates[i] = [_ranking.measure(metric, curve, conventions) for metric in metrics]
-        quantiles[i] = np.quantile(null, 1 - LEVEL)
-    curve = _ranking.Order(scores).curve(edges)
-    observed = np.array([_ranking.measure(metric, curve, conventions) for metric in metrics])
-    table = summary(metrics, observed, replicates, labels)
+        replicates[i], quantiles[i] = measured(null), np.quantile(null, 1 - LEVEL)
+    table, q95 = summary(metrics, np.array(measured(scores)), replicates, labels), float(quantiles.mean())
     beyond = {
-        "null_q95": float(quantiles.mean()),
-        "share_beyond": float((found > quantiles.mean()).mean()),
+        "null_q95": q95,
+        "share_beyond": float((found > q95).mean()),
         "median_correlation": float(np.median(found)),
     }
     return NullTest(
         table=table,
         replicates=pd.DataFrame(replicates, columns=list(metrics)),
         words=_words(table.iloc[0], beyond),
-        mixing=beyond,
+        shuffled=beyond,
     )
 
 

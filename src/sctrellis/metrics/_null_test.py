@@ -41,12 +41,15 @@ class NullTest:
         What follows, in words.
     mixing
         How well the drawn networks are mixed; of the null ``"degree"`` only.
+    shuffled
+        How correlated the pairs are beside shuffled cells; of :func:`cells_null` only.
     """
 
     table: pd.DataFrame
     replicates: pd.DataFrame
     words: str
     mixing: dict[str, Any] = field(default_factory=dict)
+    shuffled: dict[str, float] = field(default_factory=dict)
 
 
 def null_test(
@@ -138,12 +141,7 @@ def null_test(
     n_perm, seed, workers = checks.integer("n_perm", n_perm), checks.seed(seed), checks.n_jobs(n_jobs)
     conventions = Conventions(fraction=fraction)
     scores = _ranking.as_scores(scores)
-    labels = _ranking.as_labels(labels, len(scores))
-    if not labels.any() or labels.all():
-        msg = (
-            f"{'All' if labels.any() else 'None'} of the {len(scores):,} `labels` are positive: nothing can be ranked."
-        )
-        raise ValueError(msg)
+    labels = known_edges(labels, len(scores))
     table = PairTable.of(rows, columns, len(scores))
     probabilities = fit_table(table, labels)[table.row, table.column]
     mixing: dict[str, Any] = {}
@@ -167,6 +165,15 @@ def null_test(
     found = summary(metrics, observed, replicates, labels).assign(identity=identity)
     words = f"{_words(found.iloc[0], kind)}{_warning(kind, mixing)}"
     return NullTest(table=found, replicates=pd.DataFrame(replicates, columns=list(metrics)), words=words, mixing=mixing)
+
+
+def known_edges(labels: Any, n: int) -> np.ndarray:
+    """Return labels as Booleans; raises unless there are edges and others."""
+    labels = _ranking.as_labels(labels, n)
+    if not labels.any() or labels.all():
+        msg = f"{'All' if labels.any() else 'None'} of the {n:,} `labels` are positive: nothing can be ranked."
+        raise ValueError(msg)
+    return labels
 
 
 def summary(metrics: Sequence[str], observed: np.ndarray, replicates: np.ndarray, labels: np.ndarray) -> pd.DataFrame:

@@ -98,7 +98,8 @@ def null(
     margin = 0.05 * (high - low) or 0.01
     ax.set_xlim(low - margin, high + margin)
     ax.set_xlabel(_evaluated.NAMES.get(metric, metric))
-    ax.set_ylabel(f"random networks (of {len(drawn):,})")
+    drawn_are = "shuffles of the cells" if kind == "cells" else "random networks"
+    ax.set_ylabel(f"{drawn_are} (of {len(drawn):,})")
     _style.tidy(ax)
     name = "chance" if metric == "auroc" else "density"
     ax.set_title(

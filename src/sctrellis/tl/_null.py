@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from sctrellis._core import universe as universes
 from sctrellis._core.keys import Keys
 from sctrellis._core.universe import Universe
 from sctrellis.metrics import cells_null, null_test
-from sctrellis.metrics._null_test import NULL_METRICS, Null
+from sctrellis.metrics._null_test import NULL_METRICS, NULLS, Null
 from sctrellis.tl._evaluate import _FOLDS, _check_labels, _check_scores, _guard, _in_fold, _positions, _saw, _storable
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def null(
     0.01
     """
     values = locals()
-    checks.choice("kind", kind, (*get_args(Null), "cells"))
+    checks.choice("kind", kind, (*NULLS, "cells"))
     for name, value in (("strata", strata), ("layer", layer)):
         if value is not None and kind != "cells":
             msg = f"`{name}`: {value!r} is read by `kind='cells'` only, found kind={kind!r}. Leave it out."
@@ -194,7 +194,7 @@ def null(
     if kind == "cells":
         regulator, rows = np.unique(row, return_inverse=True)
         target, columns = np.unique(column, return_inverse=True)
-        x, y = (slots.read_matrix(ad, layer, genes=genes).take(slice(None)) for genes in (regulator, target))
+        x, y = (slots.read_matrix(ad, layer, genes=genes).in_memory() for genes in (regulator, target))
         if strata is not None:
             checks.has_slot("strata", strata, ad.obs.columns, "adata.obs")
         groups = None if strata is None else ad.obs[strata].to_numpy()
@@ -213,7 +213,7 @@ def null(
             "table": table,
             "replicates": result.replicates,
             "words": result.words,
-            "shuffled" if kind == "cells" else "mixing": result.mixing,
+            **({"shuffled": result.shuffled} if kind == "cells" else {"mixing": result.mixing}),
         },
     )
     if not result.mixing.get("mixed", True):

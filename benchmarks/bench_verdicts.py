@@ -138,7 +138,8 @@ def main() -> None:
             "knowledge of pairs of unseen genes (B3), one of one-hot regression nothing but popularity (B1). Worlds of "
             f"400 cells and 60 regulators: certificates of {N_SIMS} simulations at q = 0.1 (knockoffs: one draw) must "
             "fail with a hidden cause; how often they pass with linear effects has no bar (the limit is 0.12). FDR: "
-            "what they measured at that level, mean and standard deviation over worlds. Real cells: knockoffs with 10 draws."
+            "what they measured at that level, mean and standard deviation over worlds. Real cells: knockoffs "
+            "with 10 draws."
         ),
         seeds=f"0 to {options.n_seeds - 1} for planted worlds, 0 for real cells",
         data=pd.concat(data),
